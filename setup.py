@@ -1,0 +1,5 @@
+"""Packaging entry for pip and Beam workers; all metadata lives in pyproject.toml."""
+
+from setuptools import setup
+
+setup()

@@ -1,0 +1,111 @@
+"""Frozen, validated settings of the three training stages.
+
+They are data: they travel as JSON from the pipeline's config to `trainer.run_fn.run_fn`, on one
+machine or on a cluster. A field left out takes its default; a field misspelt is an error.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, TypeAdapter
+
+
+class Settings(BaseModel):
+    """Base of every config object: immutable, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSettings(Settings):
+    """What the network sees: `float32[image_size, image_size, channels]` in [0, 1]."""
+
+    image_size: PositiveInt = 64
+    channels: Literal[1, 3] = 1
+
+
+class BackboneSettings(Settings):
+    """SimCLR's ResNet. `width` multiplies the 64 base filters (fractions make small test nets)."""
+
+    depth: Literal[18, 34, 50, 101, 152, 200] = 18
+    width: PositiveFloat = 1.0
+    sk_ratio: float = Field(0.0, ge=0.0, le=1.0)
+    stem: Literal["imagenet", "cifar"] = "imagenet"
+
+
+class ProjectionSettings(Settings):
+    """SimCLRv2's projection head: `layers` dense layers, the last of `dim` outputs."""
+
+    layers: PositiveInt = 3
+    dim: PositiveInt = 128
+
+
+class OptimizerSettings(Settings):
+    """Optimizer and its schedule: linear warm-up, then cosine decay to zero.
+
+    `lr_scaling` turns `learning_rate` into the rate used: `none` leaves it, `linear` multiplies by
+    batch / 256, `sqrt` by the root of the batch (SimCLR, appendix B.1).
+    """
+
+    name: Literal["lars", "adamw", "sgd"] = "lars"
+    learning_rate: PositiveFloat = 0.1
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+    momentum: float = Field(0.9, ge=0.0, lt=1.0)
+    weight_decay: float = Field(1e-4, ge=0.0)
+    warmup_epochs: float = Field(0.0, ge=0.0)
+
+
+class StageSettings(Settings):
+    """What the three stages share."""
+
+    input: InputSettings = InputSettings()
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 32
+    optimizer: OptimizerSettings = OptimizerSettings()
+    augmentation: Literal["none", "mri", "simclr"] = "mri"
+    seed: int = 0
+    checkpoint_every_epochs: PositiveInt = 1
+
+
+class PretrainSettings(StageSettings):
+    """SimCLR on images without labels."""
+
+    stage: Literal["pretrain"] = "pretrain"
+    batch_size: PositiveInt = 128
+    backbone: BackboneSettings = BackboneSettings()
+    projection: ProjectionSettings = ProjectionSettings()
+    temperature: PositiveFloat = 0.1
+
+
+class FinetuneSettings(StageSettings):
+    """Supervised fine-tuning of a pretrained backbone: the teacher."""
+
+    stage: Literal["finetune"] = "finetune"
+    backbone: BackboneSettings | None = None  # None: the base model's; set to train from scratch
+    ft_proj_selector: int = Field(0, ge=0)  # projection layers kept below the classifier
+    class_balanced: bool = True
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+    early_stopping_patience: PositiveInt | None = None
+
+
+class DistilSettings(StageSettings):
+    """Distillation of the teacher into a small CNN: the student."""
+
+    stage: Literal["distil"] = "distil"
+    filters: tuple[PositiveInt, ...] = (32, 64, 128)
+    dense: PositiveInt = 128
+    temperature: PositiveFloat = 2.0
+    alpha: float = Field(0.1, ge=0.0, le=1.0)  # weight of the true labels
+    early_stopping_patience: PositiveInt | None = None
+
+
+AnyStage = Annotated[
+    PretrainSettings | FinetuneSettings | DistilSettings, Field(discriminator="stage")
+]
+
+
+def parse_stage(document: str | bytes) -> PretrainSettings | FinetuneSettings | DistilSettings:
+    """Reads one stage's settings from JSON.
+
+    Raises:
+        pydantic.ValidationError: a field is unknown or out of its range; names field and value.
+    """
+    return TypeAdapter(AnyStage).validate_json(document)
