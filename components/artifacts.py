@@ -1,0 +1,21 @@
+"""Artifact types that TFX does not have."""
+
+from tfx.types.artifact import Artifact
+
+
+class DataDecision(Artifact):
+    """Whether the data may be trained on: `decision.json`."""
+
+    TYPE_NAME = "DataDecision"
+
+
+class ModelDecision(Artifact):
+    """Whether a model may go live, with every check and number behind it: `decision.json`."""
+
+    TYPE_NAME = "ModelDecision"
+
+
+class Predictions(Artifact):
+    """Per-image probabilities of one or more models on one split: `predictions.npz`."""
+
+    TYPE_NAME = "Predictions"

@@ -1,0 +1,55 @@
+"""Pusher into our registry: TFX's Pusher node with a destination that can roll back.
+
+TFX's filesystem pusher names versions by the clock and keeps no history; ours asks the registry
+for the next version, which stages, verifies and renames before anything points to it.
+"""
+
+from tfx.components.pusher import component as pusher_component
+from tfx.components.pusher import executor as pusher_executor
+from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils
+from tfx.utils import json_utils
+
+from components.outcome import Refused, read_decision
+
+
+class Executor(pusher_executor.Executor):
+    """Pushes what the gate passed; anything else is an error, never a silent skip."""
+
+    def Do(self, input_dict, output_dict, exec_properties):  # noqa: N802 (TFX's name)
+        """Registers the model and makes it live."""
+        from registry.local import LocalRegistry
+
+        if not self.CheckBlessing(input_dict):
+            raise Refused("The Pusher was asked to push a model that the gate did not pass.")
+        settings = json_utils.loads(exec_properties["custom_config"])
+        blessing = artifact_utils.get_single_instance(input_dict["model_blessing"])
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        registry = LocalRegistry(settings["registry"], settings["model_name"])
+        version = registry.push(
+            self.GetModelPath(input_dict),
+            metrics=read_decision(blessing.uri).metrics,
+            lineage={"model_uri": model.uri, "artifact_id": model.id},
+            reason="passed the model gate",
+            who="pipeline",
+        )
+        pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        self._MarkPushed(
+            pushed,
+            pushed_destination=str(registry.path(version.number)),
+            pushed_version=str(version.number),
+        )
+
+
+class RegistryPusher(pusher_component.Pusher):
+    """TFX node: pushes into the registry at `registry` under `model_name`."""
+
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(self, model, model_blessing, registry: str, model_name: str):
+        """Takes the student and the gate's blessing."""
+        super().__init__(
+            model=model,
+            model_blessing=model_blessing,
+            custom_config={"registry": registry, "model_name": model_name},
+        )

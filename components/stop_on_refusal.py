@@ -1,0 +1,17 @@
+"""StopOnRefusal: ends the run when the gate did not pass the model (docs/adr/0003)."""
+
+from tfx.dsl.component.experimental.annotations import InputArtifact
+from tfx.dsl.component.experimental.decorators import component
+
+from components.artifacts import ModelDecision
+from components.outcome import InsufficientEvidence, Outcome, Refused, read_decision
+
+
+@component
+def StopOnRefusal(decision: InputArtifact[ModelDecision]):  # noqa: N802 (a TFX node)
+    """TFX node: raises `Refused` or `InsufficientEvidence` with the gate's own reasons."""
+    verdict = read_decision(decision.uri)
+    if verdict.outcome is Outcome.REFUSED:
+        raise Refused(f"The model was refused: {'; '.join(verdict.reasons)}.")
+    if verdict.outcome is Outcome.INSUFFICIENT:
+        raise InsufficientEvidence(f"Insufficient evidence: {'; '.join(verdict.reasons)}.")

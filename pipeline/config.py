@@ -1,0 +1,155 @@
+"""The one config object from which every runner builds the same pipeline.
+
+Frozen and validated; read from presets and `--set key=value`. Data only: no expression is ever
+evaluated.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt, ValidationError, model_validator
+
+from schema.errors import CortexflowError
+from trainer.config import DistilSettings, FinetuneSettings, PretrainSettings, Settings
+
+
+class PhantomSettings(Settings):
+    """The built-in phantom: people per class in order of severity, slices each, pixels."""
+
+    preset: Literal["realistic", "moderate", "standard", "easy", "null"] = "standard"
+    subjects: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (60, 60, 60, 60)
+    slices: PositiveInt = Field(8, le=32)
+    size: int = Field(64, ge=64, le=224)
+    site: int = Field(0, ge=0, le=2)
+    seed: int = 7
+
+
+class DataSettings(Settings):
+    """Where the images come from and how people are divided between the splits."""
+
+    source: str = "phantom"  # "phantom", or a folder of images, TFRecords or an imported dataset
+    phantom: PhantomSettings = PhantomSettings()
+    layout: str = "auto"
+    subject_regex: str | None = None
+    unlabelled: str | None = None
+    val_fraction: float = Field(0.15, gt=0.0, lt=1.0)
+    test_fraction: float = Field(0.35, gt=0.0, lt=1.0)
+    seed: int = 0
+    max_quarantined: float = Field(0.05, ge=0.0, le=1.0)
+    reproduce_shipped_split: bool = False
+
+
+class GateSettings(Settings):
+    """What a student must show before it goes live."""
+
+    macro_auc_floor: float = Field(0.70, ge=0.0, le=1.0)
+
+
+class PipelineConfig(Settings):
+    """Everything that decides what a run does; its hash names the run's settings."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    model_name: str = Field("severity", pattern=r"^[a-z][a-z0-9_-]*$")
+    data: DataSettings = DataSettings()
+    schema_file: str | None = "curated"  # "curated", a path, or null: infer it from this data
+    pretrain: PretrainSettings | None = PretrainSettings()  # null: train from `teacher.backbone`
+    teacher: FinetuneSettings = FinetuneSettings()
+    student: DistilSettings = DistilSettings()
+    gate: GateSettings = GateSettings()
+    beam_args: tuple[str, ...] = ("--runner=DirectRunner", "--direct_running_mode=in_memory")
+
+    @model_validator(mode="after")
+    def _one_input(self) -> "PipelineConfig":
+        stages = [stage for stage in (self.pretrain, self.teacher, self.student) if stage]
+        if len({stage.input for stage in stages}) > 1:
+            raise ValueError(
+                "pretrain.input, teacher.input and student.input must be equal (received "
+                + ", ".join(f"{stage.stage}: {stage.input}" for stage in stages)
+                + "). Set all of them, for example with --set input.image_size=96"
+            )
+        if self.pretrain is None and self.teacher.backbone is None:
+            raise ValueError(
+                "nothing to fine-tune: pretrain is null and so is teacher.backbone. Set "
+                "teacher.backbone to train the teacher from scratch"
+            )
+        return self
+
+    def digest(self) -> str:
+        """Hex SHA-256 of the whole config, equal for equal settings."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class ConfigError(CortexflowError):
+    """A setting is unknown or out of range."""
+
+
+SHARED_INPUT = "input."  # --set input.image_size=96 sets all three stages, which must agree
+
+
+def with_overrides(config: PipelineConfig, assignments: Iterable[str]) -> PipelineConfig:
+    """Applies `key=value` assignments, such as `teacher.epochs=5`.
+
+    Values are JSON (`5`, `0.1`, `true`, `null`, `[1,2]`); anything else is taken as text.
+
+    Raises:
+        ConfigError: no `=`, an unknown key, or a value out of range.
+    """
+    document = config.model_dump()
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"A setting needs the form key=value (received {assignment!r}), "
+                "for example --set teacher.epochs=5"
+            )
+        value = _value(text)
+        if key.startswith(SHARED_INPUT):
+            for stage in ("pretrain", "teacher", "student"):
+                if document[stage] is not None:
+                    _assign(document, f"{stage}.{key}", value)
+        else:
+            _assign(document, key, value)
+    return validated(document)
+
+
+def validated(document: dict[str, Any]) -> PipelineConfig:
+    """Builds the config from a nested dict; every mistake is named.
+
+    Raises:
+        ConfigError: with the path, the rule and the received value of each mistake.
+    """
+    try:
+        return PipelineConfig.model_validate(document)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'config'}: {problem['msg']}"
+            + ("" if isinstance(problem["input"], dict) else f" (received {problem['input']!r})")
+            for problem in error.errors()
+        )
+        raise ConfigError(f"Settings are not valid: {problems}.") from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _assign(document: dict[str, Any], key: str, value: Any) -> None:
+    *parents, leaf = key.split(".")
+    node = document
+    for depth, name in enumerate([*parents, leaf]):
+        if not isinstance(node, dict) or name not in node:
+            known = sorted(node) if isinstance(node, dict) else []
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {'.'.join([*parents[:depth], near[0]])!r}?" if near else ""
+            raise ConfigError(
+                f"No setting {key!r}.{hint} Known here: {', '.join(known) or 'nothing'}."
+            )
+        if depth < len(parents):
+            node = node[name]
+    node[leaf] = value

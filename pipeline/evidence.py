@@ -1,0 +1,253 @@
+"""Collects what a run left behind into the evidence that its report shows."""
+
+import importlib.metadata
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from components import predictions as prediction_tables
+from components.outcome import Decision, read_decision
+from components.predictions import SplitTable
+from components.report import evidence as report
+from pipeline import lineage
+from pipeline.config import PipelineConfig
+from pipeline.lineage import ArtifactRef
+from pipeline.runs import RunRecord
+from pipeline.workspace import Workspace
+from schema import features
+
+PACKAGES = (
+    "cortexflow", "tensorflow", "tfx", "tensorflow-model-analysis", "apache-beam", "numpy",
+)  # fmt: skip
+STAGES = {"pretrain": "Pretrainer", "teacher": "Teacher", "student": "Student"}
+
+T = TypeVar("T")
+
+
+def collect(
+    config: PipelineConfig, workspace: Workspace, record: RunRecord, dataset: Path | None
+) -> report.Evidence:
+    """Reads artifacts of every node that ended, through ML Metadata.
+
+    Args:
+        config: the run's settings.
+        workspace: where the run kept its things.
+        record: the run's record; its nodes may be any beginning of the DAG.
+        dataset: the imported dataset, or None when the run stopped before it.
+
+    Returns:
+        Evidence with whatever there is.
+    """
+    nodes = _outputs(workspace.metadata(config.name), record)
+
+    def of(node: str, key: str, read: Callable[[ArtifactRef], T]) -> T | None:
+        found = [artifact for artifact in nodes.get(node, ()) if artifact.key == key]
+        return read(found[0]) if found else None
+
+    tables = of("Predictor", "predictions", _tables)
+    decision = of("ModelGate", "decision", lambda artifact: read_decision(artifact.uri))
+    histories = {
+        stage: history
+        for stage, node in STAGES.items()
+        if (history := of(node, "model", _history)) is not None
+    }
+    judged = _judged(tables["test"]) if tables else None
+    samples = (
+        of(
+            "ImageExampleGen",
+            "examples",
+            lambda artifact: _samples(artifact, tables["test"], judged),
+        )
+        if tables and judged
+        else None
+    )
+    return report.Evidence(
+        run=_run(record),
+        config=config.model_dump(mode="json"),
+        dataset=_dataset(dataset) if dataset else None,
+        statistics=of("StatisticsGen", "statistics", _statistics) or {},
+        anomalies=of("ExampleValidator", "anomalies", _anomalies) or (),
+        histories=histories,
+        predictions=judged,
+        samples=samples or (),
+        baselines=_baselines(decision) if decision else {},
+        tfma=of("Evaluator", "evaluation", _tfma) or {},
+        decision=decision,
+        nodes=tuple(_node(state) for state in record.nodes),
+        pushed=of("RegistryPusher", "pushed_model", _pushed),
+        litert=of("Student", "model", _litert) or (),
+    )
+
+
+def _outputs(database: Path, record: RunRecord) -> dict[str, list[ArtifactRef]]:
+    if not database.is_file():
+        return {}
+    with lineage.opened(database) as store:
+        return {
+            node.node: lineage.outputs(store, node.execution_id)
+            for node in record.nodes
+            if node.execution_id is not None and node.state in ("ran", "cached")
+        }
+
+
+def _run(record: RunRecord) -> report.Run:
+    return report.Run(
+        id=record.id,
+        preset=record.preset,
+        pipeline=record.pipeline,
+        started=record.started.isoformat(timespec="seconds"),
+        seconds=record.seconds,
+        status=record.status,
+        message=record.reason,
+        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        command=record.command,
+    )
+
+
+def _node(state) -> report.Node:
+    ended = "failed" if state.state == "running" else state.state
+    return report.Node(id=state.node, state=ended, seconds=state.seconds)
+
+
+def _dataset(path: Path) -> report.Dataset:
+    from ingest.spans import read_dataset
+
+    card = read_dataset(path)
+    return report.Dataset(
+        name=card.name,
+        classes=tuple(card.classes),
+        severity=tuple(card.severity) if card.severity else None,
+        level=card.level,
+        leaked=card.leaked,
+    )
+
+
+def _statistics(artifact: ArtifactRef) -> dict[str, dict[str, report.Descriptor]]:
+    """StatisticsGen's numeric statistics of the image descriptors, by split."""
+    from tensorflow_metadata.proto.v0 import statistics_pb2
+
+    found: dict[str, dict[str, report.Descriptor]] = {}
+    for folder in sorted(Path(artifact.uri).glob("Split-*")):
+        proto = statistics_pb2.DatasetFeatureStatisticsList()
+        proto.ParseFromString((folder / "FeatureStats.pb").read_bytes())
+        found[folder.name.removeprefix("Split-")] = {
+            name.removeprefix(features.DESCRIPTOR_PREFIX): _descriptor(feature.num_stats)
+            for feature in proto.datasets[0].features
+            if (name := "/".join(feature.path.step)).startswith(features.DESCRIPTOR_PREFIX)
+        }
+    return found
+
+
+def _descriptor(stats) -> report.Descriptor:
+    standard = [item for item in stats.histograms if item.type == item.STANDARD and item.buckets]
+    histogram = None
+    if standard:
+        buckets = standard[0].buckets
+        histogram = report.Histogram(
+            edges=(buckets[0].low_value, *(bucket.high_value for bucket in buckets)),
+            counts=tuple(bucket.sample_count for bucket in buckets),
+        )
+    return report.Descriptor(stats.mean, stats.std_dev, stats.min, stats.max, histogram)
+
+
+def _anomalies(artifact: ArtifactRef) -> tuple[report.Anomaly, ...]:
+    from tensorflow_metadata.proto.v0 import anomalies_pb2
+
+    found = []
+    for path in sorted(Path(artifact.uri).glob("Split-*/SchemaDiff.pb")):
+        proto = anomalies_pb2.Anomalies()
+        proto.ParseFromString(path.read_bytes())
+        split = path.parent.name.removeprefix("Split-")
+        found += [
+            report.Anomaly(f"{split}: {name}", info.description)
+            for name, info in sorted(proto.anomaly_info.items())
+        ]
+    return tuple(found)
+
+
+def _history(artifact: ArtifactRef) -> tuple[dict[str, Any], ...] | None:
+    path = Path(artifact.uri) / "bundle" / "history.json"
+    return tuple(json.loads(path.read_text())) if path.is_file() else None
+
+
+def _tables(artifact: ArtifactRef) -> dict[str, SplitTable]:
+    return prediction_tables.from_bytes((Path(artifact.uri) / prediction_tables.FILE).read_bytes())
+
+
+def _judged(table: SplitTable) -> report.Predictions | None:
+    student = table.probabilities["student"]
+    if not np.isfinite(student).all():
+        return None
+    return report.Predictions(
+        labels=table.labels,
+        student=student,
+        teacher=table.probabilities.get("teacher"),
+        subjects=table.subjects,
+        slice_index=table.slice_index,
+    )
+
+
+def _samples(
+    artifact: ArtifactRef, table: SplitTable, judged: report.Predictions
+) -> tuple[report.Sample, ...]:
+    """Encoded bytes of the images that show the student fairly, found by their digest."""
+    rows = report.choose_samples(judged.labels, judged.student)
+    wanted = {str(table.sha256[row]): row for row in rows}
+    images = _images(Path(artifact.uri) / "Split-test", set(wanted))
+    return tuple(
+        report.Sample(row, images[digest]) for digest, row in wanted.items() if digest in images
+    )
+
+
+def _images(folder: Path, digests: set[str]) -> dict[str, bytes]:
+    import tensorflow as tf
+
+    found: dict[str, bytes] = {}
+    files = [str(path) for path in sorted(folder.iterdir())]
+    for record in tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator():
+        feature = tf.train.Example.FromString(record).features.feature
+        values = feature[features.SOURCE_SHA256].bytes_list.value
+        if values and (digest := values[0].decode()) in digests:
+            found[digest] = feature[features.IMAGE].bytes_list.value[0]
+    return found
+
+
+def _baselines(decision: Decision) -> dict:
+    models = ("student", "teacher")
+    return {name: levels for name, levels in decision.metrics.items() if name not in models}
+
+
+def _tfma(artifact: ArtifactRef) -> dict[str, Any]:
+    """TFMA's slice-level metrics of the candidate, flattened to `metric` or `metric/class`."""
+    import tensorflow_model_analysis as tfma
+
+    found: dict[str, Any] = {}
+    for metrics in tfma.load_metrics(artifact.uri):
+        if metrics.slice_key.single_slice_keys:
+            continue
+        for item in metrics.metric_keys_and_values:
+            value = item.value.double_value.value
+            if item.key.model_name in ("", "candidate") and item.value.HasField("double_value"):
+                class_id = item.key.sub_key.class_id
+                suffix = f"/{class_id.value}" if item.key.sub_key.HasField("class_id") else ""
+                found[item.key.name + suffix] = value
+    return found
+
+
+def _pushed(artifact: ArtifactRef) -> report.Pushed | None:
+    version = artifact.properties.get("pushed_version")
+    if version is None:
+        return None
+    return report.Pushed(
+        int(version), str(artifact.properties.get("pushed_destination", "")), live=True
+    )
+
+
+def _litert(artifact: ArtifactRef) -> tuple[report.LiteRt, ...]:
+    folder = Path(artifact.uri) / "Format-Serving" / "litert"
+    return tuple(
+        report.LiteRt(path.name, path.stat().st_size) for path in sorted(folder.glob("*.tflite"))
+    )

@@ -1,0 +1,142 @@
+"""One run from start to record: data, DAG, outcome, report."""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from components.outcome import GateStopped
+from pipeline.config import PipelineConfig
+from pipeline.inputs import OnNode, prepare_dataset, training_inputs
+from pipeline.runs import NodeState, RunFolder, RunRecord
+from pipeline.workspace import Workspace
+from schema.errors import CortexflowError
+
+
+class Busy(CortexflowError):
+    """Another run of the same pipeline is going on."""
+
+
+def execute(
+    config: PipelineConfig,
+    workspace: Workspace,
+    folder: RunFolder,
+    record: RunRecord,
+    on_node: OnNode = lambda state: None,
+) -> RunRecord:
+    """Runs the pipeline on this machine and leaves record, evidence and report, however it ends.
+
+    Args:
+        config: the run's settings.
+        workspace: where everything is kept.
+        folder: the run's own folder.
+        record: as `runs.create` or `runs.reopen` gave it.
+        on_node: told of each node's start and end.
+
+    Returns:
+        The final record. A refusal is a result, not an exception.
+
+    Raises:
+        Exception: what broke the run, after the record says so.
+    """
+    started = time.monotonic()
+
+    def observe(state: NodeState) -> None:
+        nonlocal record
+        record = record.with_node(state)
+        folder.write(record)
+        on_node(state)
+
+    def close(status: str, reason: str = "") -> None:
+        nonlocal record
+        seconds = record.seconds + time.monotonic() - started
+        record = record.model_copy(update={"status": status, "reason": reason, "seconds": seconds})
+        folder.write(record)
+
+    dataset = None
+    with locked(workspace, config.name):
+        try:
+            dataset = prepare_dataset(config.data, workspace, observe)
+            _run_dag(config, workspace, dataset, observe)
+        except KeyboardInterrupt:
+            close("interrupted", "stopped by the user")
+            raise
+        except Exception as error:
+            stop = _gate_stop(error)
+            if stop is None:
+                close("failed", f"{type(error).__name__}: {error}")
+                raise
+            close(stop.outcome.value, str(stop))
+        else:
+            close("passed")
+        finally:
+            record = _report(config, workspace, folder, record, dataset)
+    return record
+
+
+@contextmanager
+def locked(workspace: Workspace, pipeline: str) -> Iterator[None]:
+    """Holds the pipeline's lock; it is let go by the system when the process dies.
+
+    Raises:
+        Busy: another process holds it.
+    """
+    path = workspace.lock(pipeline)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(
+                f"A run of {pipeline!r} is going on in {workspace.root}. Wait for it, or use "
+                "another --workspace."
+            ) from None
+        yield
+
+
+def _run_dag(config: PipelineConfig, workspace: Workspace, dataset: Path, observe: OnNode) -> None:
+    from tfx.orchestration import metadata
+
+    from pipeline import local_runner
+    from pipeline.training import create_training_pipeline
+
+    database = workspace.metadata(config.name)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    dag = create_training_pipeline(
+        config,
+        training_inputs(config, workspace, dataset),
+        pipeline_root=str(workspace.pipeline_root(config.name)),
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(database)),
+    )
+    local_runner.run(dag, lambda event: observe(NodeState(**vars(event))))
+
+
+def _gate_stop(error: BaseException | None) -> GateStopped | None:
+    """The gate's own word, wherever the launcher wrapped it."""
+    while error is not None:
+        if isinstance(error, GateStopped):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _report(
+    config: PipelineConfig,
+    workspace: Workspace,
+    folder: RunFolder,
+    record: RunRecord,
+    dataset: Path | None,
+) -> RunRecord:
+    """Collects the evidence of whatever was done, and writes the report."""
+    from components.report import evidence as evidence_files
+    from components.report import html
+    from pipeline.evidence import collect
+
+    found = collect(config, workspace, record, dataset)
+    evidence_files.save(found, folder.evidence)
+    html.write(found, folder.report)
+    version = found.pushed.version if found.pushed else None
+    record = record.model_copy(update={"pushed_version": version})
+    folder.write(record)
+    return record

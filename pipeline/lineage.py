@@ -1,0 +1,54 @@
+"""The few questions asked of ML Metadata, behind one narrow door (KFP is moving it out)."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ml_metadata import metadata_store
+from ml_metadata.proto import metadata_store_pb2
+
+
+@dataclasses.dataclass(frozen=True)
+class ArtifactRef:
+    """One artifact of a node: its output key, type, place and custom properties."""
+
+    key: str
+    type: str
+    uri: str
+    properties: dict[str, str | int | float]
+
+
+@contextmanager
+def opened(database: Path) -> Iterator[metadata_store.MetadataStore]:
+    """A read-only view of an MLMD file."""
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = str(database)
+    config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
+    yield metadata_store.MetadataStore(config)
+
+
+def outputs(store: metadata_store.MetadataStore, execution_id: int) -> list[ArtifactRef]:
+    """What an execution put out (a cached one: what it was answered with), by output key."""
+    events = [
+        event
+        for event in store.get_events_by_execution_ids([execution_id])
+        if event.type == metadata_store_pb2.Event.OUTPUT
+    ]
+    artifacts = {
+        artifact.id: artifact
+        for artifact in store.get_artifacts_by_id([event.artifact_id for event in events])
+    }
+    return [
+        ArtifactRef(
+            key=event.path.steps[0].key,
+            type=artifacts[event.artifact_id].type,
+            uri=artifacts[event.artifact_id].uri,
+            properties={
+                name: getattr(value, value.WhichOneof("value"))
+                for name, value in artifacts[event.artifact_id].custom_properties.items()
+                if value.WhichOneof("value") in ("int_value", "string_value", "double_value")
+            },
+        )
+        for event in events
+    ]

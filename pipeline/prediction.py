@@ -1,0 +1,73 @@
+"""Predictions of a registered version, through the signature that was evaluated."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from schema.errors import CortexflowError
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """One image's answer: probability per class, in the dataset's class order."""
+
+    image: str
+    probabilities: dict[str, float]
+
+    @property
+    def predicted(self) -> str:
+        """The most probable class."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What one version said about some images."""
+
+    model: str
+    version: int
+    predictions: tuple[Prediction, ...]
+
+
+class NothingLive(CortexflowError):
+    """The registry has no live version."""
+
+
+def predict_files(
+    registry: Path, model_name: str, images: Sequence[Path], version: int | None = None
+) -> Answer:
+    """Predicts PNG or JPEG files with a version of the registry, the live one by default.
+
+    The files pass the same checks as at import before TensorFlow sees them.
+
+    Raises:
+        NothingLive: no version is live and none was asked for.
+        ingest.images.UnreadableImage: a file is no sound PNG or JPEG image.
+    """
+    from ingest.images import read_image
+    from registry.local import LocalRegistry
+
+    models = LocalRegistry(registry, model_name)
+    if version is None:
+        live = models.live()
+        if live is None:
+            raise NothingLive(
+                f"No version of {model_name!r} is live in {registry}. "
+                "Run a pipeline first: cortexflow run quickstart"
+            )
+        version = live.number
+    models.verify(version)
+    encoded = [read_image(path).encoded for path in images]
+    import tensorflow as tf
+
+    model = tf.saved_model.load(str(models.path(version)))
+    output = model.signatures["predict_images"](images=tf.constant(encoded))
+    names = [name.decode() for name in model.class_names.numpy()]
+    return Answer(
+        model_name,
+        version,
+        tuple(
+            Prediction(str(path), dict(zip(names, map(float, row), strict=True)))
+            for path, row in zip(images, output["probabilities"].numpy(), strict=True)
+        ),
+    )

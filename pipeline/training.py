@@ -1,0 +1,193 @@
+"""The training DAG: one function from one config, the same for every runner.
+
+ImageExampleGen ─▶ StatisticsGen ─▶ SchemaGen (first use) or the curated schema
+                                └─▶ ExampleValidator ─▶ AnomalyGate (stops the run)
+Pretrainer (SimCLR) ─▶ Teacher (LARS fine-tune) ─▶ Student (distillation)
+LiveModel ─▶ Evaluator (TFMA) · Predictor ─▶ ModelGate ─▶ StopOnRefusal ─▶ Pusher
+"""
+
+import dataclasses
+import json
+
+from tfx.components.evaluator.component import Evaluator
+from tfx.components.example_validator.component import ExampleValidator
+from tfx.components.schema_gen.component import SchemaGen
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.components.statistics_gen.component import StatisticsGen
+from tfx.components.trainer.component import Trainer
+from tfx.dsl.components.base.base_node import BaseNode
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import trainer_pb2
+from tfx.types import channel
+
+from components.anomaly_gate import AnomalyGate
+from components.image_example_gen import ImageExampleGen
+from components.live_model import LiveModel
+from components.model_gate import ModelGate
+from components.predictor import Predictor
+from components.registry_pusher import RegistryPusher
+from components.stop_on_refusal import StopOnRefusal
+from pipeline.config import PipelineConfig
+from pipeline.evaluation import eval_config
+from schema.features import SPLITS, UNLABELLED_SPLIT
+from trainer.config import StageSettings
+
+RUN_FN = "trainer.run_fn.run_fn"
+TRAIN, VAL, TEST = SPLITS
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a run is given besides its config: places, and facts of the dataset.
+
+    Attributes:
+        dataset: folder of spans that `ingest` wrote.
+        classes: class names by label.
+        severity: class names from least to most severe, or None.
+        splits: splits of the newest span.
+        leaked: the split is known to share subjects.
+        schema_file: curated schema, or None to infer one from this data.
+        checkpoints: folder for resumable training state, equal for all attempts of a run.
+        registry: root folder of the model registry.
+        live_version: what is live when the run starts; part of LiveModel's cache key.
+        code_digest: hash of the training code, so that edited code is not served from the cache.
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    severity: tuple[str, ...] | None
+    splits: tuple[str, ...]
+    leaked: bool
+    schema_file: str | None
+    checkpoints: str
+    registry: str
+    live_version: str = ""
+    code_digest: str = ""
+
+
+def create_training_pipeline(
+    config: PipelineConfig,
+    inputs: Inputs,
+    *,
+    pipeline_root: str,
+    metadata_connection_config=None,
+) -> Pipeline:
+    """Builds the DAG. Touches no file and no network.
+
+    Args:
+        config: every setting of the run.
+        inputs: places, and facts of the dataset.
+        pipeline_root: where artifacts are written.
+        metadata_connection_config: MLMD connection of a local run; None for a cluster.
+
+    Returns:
+        A TFX pipeline for any runner.
+    """
+    nodes = _data_nodes(inputs)
+    examples = nodes[0].outputs["examples"]
+    gate = nodes[-1]
+    stages = _stage_nodes(config, inputs, examples)
+    for stage in stages[:1]:
+        stage.add_upstream_node(gate)
+    nodes += stages
+    nodes += _judging_nodes(config, inputs, examples, teacher=stages[-2], student=stages[-1])
+    return Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=pipeline_root,
+        components=nodes,
+        enable_cache=True,
+        metadata_connection_config=metadata_connection_config,
+        beam_pipeline_args=list(config.beam_args),
+    )
+
+
+def _data_nodes(inputs: Inputs) -> list[BaseNode]:
+    """Examples, their statistics, their contract, and the gate that holds them to it."""
+    examples = ImageExampleGen(input_base=inputs.dataset, splits=inputs.splits)
+    statistics = StatisticsGen(examples=examples.outputs["examples"])
+    inferred = SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=True)
+    nodes = [examples, statistics, inferred]
+    contract = inferred
+    if inputs.schema_file is not None:
+        contract = ImportSchemaGen(schema_file=inputs.schema_file)
+        nodes.append(contract)
+    validator = ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=contract.outputs["schema"]
+    )
+    gate = AnomalyGate(anomalies=validator.outputs["anomalies"])
+    return [*nodes, validator, gate]
+
+
+def _stage_nodes(
+    config: PipelineConfig, inputs: Inputs, examples: channel.Channel
+) -> list[Trainer]:
+    """Pretrainer (unless switched off), Teacher and Student, each on top of the one before."""
+    unlabelled = [split for split in inputs.splits if split == UNLABELLED_SPLIT]
+    plan: list[tuple[str, StageSettings | None, list[str]]] = [
+        ("Pretrainer", config.pretrain, [TRAIN, *unlabelled]),
+        ("Teacher", config.teacher, [TRAIN]),
+        ("Student", config.student, [TRAIN, *unlabelled]),
+    ]
+    nodes: list[Trainer] = []
+    for node_id, settings, splits in plan:
+        if settings is None:
+            continue
+        base = {"base_model": nodes[-1].outputs["model"]} if nodes else {}
+        node = Trainer(
+            run_fn=RUN_FN,
+            examples=examples,
+            train_args=trainer_pb2.TrainArgs(splits=splits),
+            eval_args=trainer_pb2.EvalArgs(splits=[VAL]),
+            custom_config={
+                "stage": settings.model_dump_json(),
+                "classes": json.dumps(inputs.classes),
+                "severity": json.dumps(inputs.severity),
+                "checkpoint_root": inputs.checkpoints,
+                "code_digest": inputs.code_digest,
+            },
+            **base,
+        ).with_id(node_id)
+        nodes.append(node)
+    return nodes
+
+
+def _judging_nodes(
+    config: PipelineConfig,
+    inputs: Inputs,
+    examples: channel.Channel,
+    *,
+    teacher: Trainer,
+    student: Trainer,
+) -> list[BaseNode]:
+    """Baseline, evaluation, gate, and the push that only a passed gate allows."""
+    place = {"registry": inputs.registry, "model_name": config.model_name}
+    live = LiveModel(**place, version=inputs.live_version)
+    evaluator = Evaluator(
+        examples=examples,
+        model=student.outputs["model"],
+        baseline_model=live.outputs["model"],
+        eval_config=eval_config(inputs.classes),
+        example_splits=[TEST],
+    )
+    predictor = Predictor(
+        examples=examples,
+        student=student.outputs["model"],
+        teacher=teacher.outputs["model"],
+        live=live.outputs["model"],
+        train_split=TRAIN,
+        eval_split=TEST,
+    )
+    gate = ModelGate(
+        predictions_table=predictor.outputs["predictions"],
+        evaluation=evaluator.outputs["evaluation"],
+        classes=",".join(inputs.classes),
+        severity=",".join(inputs.severity or ()),
+        macro_auc_floor=config.gate.macro_auc_floor,
+        leaked=int(inputs.leaked),
+    )
+    stop = StopOnRefusal(decision=gate.outputs["decision"])
+    pusher = RegistryPusher(
+        model=student.outputs["model"], model_blessing=gate.outputs["blessing"], **place
+    )
+    pusher.add_upstream_node(stop)
+    return [live, evaluator, predictor, gate, stop, pusher]
