@@ -1,1 +1,1 @@
-"""The data contract: feature names, class order, image descriptors, and the curated `schema.pbtxt`."""
+"""The data contract: feature names, class order, image descriptors, the curated `schema.pbtxt`."""

@@ -1,0 +1,198 @@
+"""Image descriptors: twenty-two numbers that say what a slice looks like, without its pixels.
+
+Statistics, drift checks, the out-of-distribution gate and the total-CSF baseline read these instead
+of bytes. They are measured on a common grid (see brain.py), so they do not depend on resolution.
+Every value is finite for every image: a black slice has an empty brain, and zero where a share of
+nothing would be asked for.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from schema import brain
+from schema.brain import GRID
+
+PIXELS_AT_ONCE = 4_000_000  # bounds memory: float32 working arrays of about 16 MB each
+
+
+class Descriptor(NamedTuple):
+    """A name in `describe`'s answer, its unit, and what it means."""
+
+    name: str
+    unit: str
+    meaning: str
+
+
+DESCRIPTORS = (
+    Descriptor("corner_intensity", "share of 255", "mean of the four corners: background"),
+    Descriptor("foreground_fraction", "share of frame", "area of the brain hull"),
+    Descriptor("centroid_x", "share of width", "centre of the hull; .5 when empty"),
+    Descriptor("centroid_y", "share of height", "centre of the hull; .5 when empty"),
+    Descriptor("bbox_height", "share of height", "extent of the hull"),
+    Descriptor("bbox_width", "share of width", "extent of the hull"),
+    Descriptor("taper", "share of hull", "upper minus lower half area: > 0 upright"),
+    Descriptor("symmetry_left_right", "correlation", "image against its left-right mirror"),
+    Descriptor("symmetry_up_down", "correlation", "image against its up-down mirror"),
+    Descriptor("brain_q05", "share of 255", "5 % quantile inside the hull"),
+    Descriptor("brain_q50", "share of 255", "median inside the hull"),
+    Descriptor("brain_q95", "share of 255", "95 % quantile inside the hull"),
+    Descriptor("white_matter", "share of 255", "90 % quantile inside the hull: the gain"),
+    Descriptor("mean", "share of 255", "mean of the frame"),
+    Descriptor("std", "share of 255", "standard deviation of the frame"),
+    Descriptor("high_frequency_energy", "white matter", "rms noise-like residual in the hull"),
+    Descriptor("gradient_energy", "white matter / pixel", "rms gradient in the hull"),
+    Descriptor("centre_brightness", "white matter", "mean of the central sixteenth"),
+    Descriptor("entropy", "bits", "of the hull's grey levels in 64 bins: 0 to 6"),
+    Descriptor("csf_fraction", "share of hull", "all CSF: ventricles and sulci"),
+    Descriptor("ventricle_fraction", "share of hull", "ventricle-to-brain ratio (VBR)"),
+    Descriptor("sulcal_csf_fraction", "share of hull", "CSF outside the ventricles"),
+)
+NAMES = tuple(descriptor.name for descriptor in DESCRIPTORS)
+
+
+def describe(images: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Measures every descriptor of every image.
+
+    Args:
+        images: uint8[N, H, W] or uint8[N, H, W, 1 or 3]; or a list of uint8[H, W] or
+            uint8[H, W, 1 or 3] of differing sizes. Colour channels are averaged.
+
+    Returns:
+        Name → float32[N], in the order of `DESCRIPTORS`, all finite. N may be 0.
+
+    Raises:
+        ValueError: an image is not uint8, has no pixels, or has another number of axes.
+    """
+    if isinstance(images, np.ndarray) and images.ndim not in (3, 4):
+        raise ValueError(
+            f"A batch has the axes [N, H, W] or [N, H, W, C] (received shape {images.shape}). "
+            "Pass one image as a list of one."
+        )
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for position, image in enumerate(images):
+        _check(image)
+        shapes.setdefault(image.shape, []).append(position)
+    columns = np.zeros((len(NAMES), len(images)), np.float32)
+    for shape, positions in shapes.items():
+        step = max(1, PIXELS_AT_ONCE // max(shape[0] * shape[1], GRID * GRID))
+        for start in range(0, len(positions), step):
+            chosen = positions[start : start + step]
+            batch = np.stack([images[position] for position in chosen])
+            columns[:, chosen] = _describe(brain.to_grid(_grey(batch)))
+    return dict(zip(NAMES, columns, strict=True))
+
+
+def _check(image: np.ndarray) -> None:
+    shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[-1] in (1, 3))
+    if image.dtype != np.uint8 or not shaped or not image.size:
+        raise ValueError(
+            "An image must be uint8[H, W] or uint8[H, W, 1 or 3] with at least one pixel "
+            f"(received {image.dtype}{list(image.shape)}). Decode it to 8-bit grey first."
+        )
+
+
+def _grey(batch: np.ndarray) -> np.ndarray:
+    return batch if batch.ndim == 3 else batch.mean(-1, dtype=np.float32)
+
+
+def _describe(grid: np.ndarray) -> np.ndarray:
+    """float32[N, GRID, GRID] → float32[len(DESCRIPTORS), N], in the order of `DESCRIPTORS`."""
+    anatomy = brain.segment(grid)
+    measured = {
+        **_geometry(anatomy),
+        **_intensities(grid, anatomy),
+        **_texture(grid, anatomy),
+        **_fluid(anatomy),
+        "symmetry_left_right": _correlation(grid, grid[:, :, ::-1]),
+        "symmetry_up_down": _correlation(grid, grid[:, ::-1]),
+    }
+    return np.stack([measured[name] for name in NAMES]).astype(np.float32)
+
+
+def _geometry(anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
+    rows = anatomy.hull.sum(2, dtype=np.float32)
+    columns = anatomy.hull.sum(1, dtype=np.float32)
+    area = rows.sum(1)
+    pixels = np.arange(GRID, dtype=np.float32) + 0.5
+    top, bottom, left, right = anatomy.box.T
+    # A pixel row cut by the middle counts for the parts on its two sides, so that the value does
+    # not jump when the hull grows by one row.
+    side = np.clip(2 * (((top + bottom) / 2)[:, None] - pixels), -1, 1)
+    return {
+        "foreground_fraction": area / GRID**2,
+        "centroid_x": _ratio(columns @ pixels, area * GRID, empty=0.5),
+        "centroid_y": _ratio(rows @ pixels, area * GRID, empty=0.5),
+        "bbox_height": (bottom - top) / GRID,
+        "bbox_width": (right - left) / GRID,
+        "taper": _ratio((rows * side).sum(1), area),
+    }
+
+
+def _intensities(grid: np.ndarray, anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
+    edge = GRID // 8
+    ends = (slice(edge), slice(-edge, None))
+    corners = [grid[:, rows, columns] for rows in ends for columns in ends]
+    centre = slice(GRID // 2 - edge, GRID // 2 + edge)
+    quantiles = {
+        f"brain_q{percent:02d}": brain.quantile(anatomy.histogram, percent / 100) / 255
+        for percent in (5, 50, 95)
+    }
+    return quantiles | {
+        "corner_intensity": np.mean([corner.mean((1, 2)) for corner in corners], 0) / 255,
+        "white_matter": anatomy.white / 255,
+        "mean": grid.mean((1, 2)) / 255,
+        "std": grid.std((1, 2)) / 255,
+        "centre_brightness": _ratio(grid[:, centre, centre].mean((1, 2)), anatomy.white),
+    }
+
+
+def _texture(grid: np.ndarray, anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
+    interior = _eroded(anatomy.hull)
+    count = interior.sum((1, 2), dtype=np.float32)
+    # Second difference along both axes: blind to edges and planes, and of variance 36 sigma² for
+    # white noise (Immerkær 1996, Computer Vision and Image Understanding 64:300).
+    second = grid[:, 2:] - 2 * grid[:, 1:-1] + grid[:, :-2]
+    residual = second[:, :, 2:] - 2 * second[:, :, 1:-1] + second[:, :, :-2]
+    vertical = (grid[:, 2:, 1:-1] - grid[:, :-2, 1:-1]) / 2
+    horizontal = (grid[:, 1:-1, 2:] - grid[:, 1:-1, :-2]) / 2
+    noise = _ratio(((residual**2) * interior).sum((1, 2)), 36 * count)
+    slope = _ratio(((vertical**2 + horizontal**2) * interior).sum((1, 2)), count)
+    share = anatomy.histogram.reshape(-1, 64, 4).sum(2)
+    share = _ratio(share, share.sum(1, keepdims=True))
+    return {
+        "high_frequency_energy": _ratio(np.sqrt(noise), anatomy.white),
+        "gradient_energy": _ratio(np.sqrt(slope), anatomy.white),
+        "entropy": -(share * np.log2(np.where(share > 0, share, 1))).sum(1),
+    }
+
+
+def _eroded(mask: np.ndarray) -> np.ndarray:
+    """Pixels whose 3×3 neighbourhood lies inside: bool[N, GRID - 2, GRID - 2]."""
+    rows = mask[:, 2:] & mask[:, 1:-1] & mask[:, :-2]
+    return rows[:, :, 2:] & rows[:, :, 1:-1] & rows[:, :, :-2]
+
+
+def _fluid(anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
+    area = anatomy.hull.sum((1, 2))
+    csf = _ratio(anatomy.csf.sum((1, 2)), area)
+    ventricles = _ratio(anatomy.ventricles.sum((1, 2)), area)
+    return {
+        "csf_fraction": csf,
+        "ventricle_fraction": ventricles,
+        "sulcal_csf_fraction": csf - ventricles,
+    }
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson correlation of an image with its mirror; 1 for a constant image, its own mirror."""
+    centred, mirrored = (image - image.mean((1, 2), keepdims=True) for image in (a, b))
+    products = np.einsum("nij,nij->n", centred, mirrored)
+    return _ratio(products, np.einsum("nij,nij->n", centred, centred), empty=1.0)
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray, empty: float = 0.0) -> np.ndarray:
+    """Divides where there is something to divide by; gives `empty` elsewhere."""
+    defined = denominator > 0
+    return np.where(defined, numerator / np.where(defined, denominator, 1), empty)
