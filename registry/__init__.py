@@ -1,1 +1,1 @@
-
+"""Versions of models: push, promote, roll back, verify. Loads no TensorFlow."""

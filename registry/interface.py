@@ -1,0 +1,166 @@
+"""What a registry of model versions can do, whatever it is stored in.
+
+A registry holds numbered, immutable versions of one named model. One of them is live. Moving the
+live pointer (promote, rollback) never touches a version, and a version becomes visible only when it
+is whole and verified.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from schema.errors import CortexflowError
+
+
+class RegistryError(CortexflowError):
+    """The registry cannot do what was asked."""
+
+
+class VerificationError(RegistryError):
+    """A version is not byte for byte what was pushed; the message names the file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """One file of a version.
+
+    Attributes:
+        path: relative to the version's folder, with forward slashes.
+        size: bytes.
+        sha256: hex digest of the content.
+    """
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """One immutable version of a model, as its manifest tells it.
+
+    Attributes:
+        name: the model's name.
+        number: 1, 2, 3 …; never reused.
+        digest: hex SHA-256 of the list of files; equal for equal content.
+        files: every file, ordered by path.
+        metrics: numbers it was judged by, JSON values.
+        lineage: where it comes from (run, artifacts), JSON values.
+        reason: why it was pushed.
+        who: who pushed it.
+        created: UTC time, ISO 8601.
+        already_present: `push` found the same content under this number and copied nothing.
+    """
+
+    name: str
+    number: int
+    digest: str
+    files: tuple[File, ...]
+    metrics: Mapping[str, Any]
+    lineage: Mapping[str, Any]
+    reason: str
+    who: str
+    created: str
+    already_present: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """One change of a registry.
+
+    Attributes:
+        sequence: 1, 2, 3 …, in the order in which changes were begun.
+        time: UTC time of its beginning, ISO 8601.
+        action: `push`, `promote` or `rollback`.
+        version: the version it is about.
+        previous: the version live before, None when there was none.
+        live: the version live after it; None while unknown or when nothing is live.
+        who: who asked for it.
+        reason: why.
+        state: `done`, `abandoned` (a crash undid it) or `unfinished` (the next change settles it).
+        manifest_sha256: of a push that is done: digest of the manifest as written.
+    """
+
+    sequence: int
+    time: str
+    action: str
+    version: int
+    previous: int | None
+    live: int | None
+    who: str
+    reason: str
+    state: str
+    manifest_sha256: str | None = None
+
+
+class Registry(Protocol):
+    """Versions of one model. Every change is idempotent and is recorded with who and why."""
+
+    def push(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        metrics: Mapping[str, Any],
+        lineage: Mapping[str, Any],
+        reason: str,
+        who: str,
+        make_live: bool = True,
+    ) -> Version:
+        """Adds the model in folder `source`; the same content again is the version it already is.
+
+        Raises:
+            RegistryError: `source` is no SavedModel, or holds what no model holds.
+        """
+
+    def promote(self, version: int, *, reason: str, who: str) -> Version:
+        """Verifies a version and makes it live.
+
+        Raises:
+            RegistryError: there is no such version.
+            VerificationError: it is not what was pushed.
+        """
+
+    def rollback(self, to: int | None = None, *, reason: str, who: str) -> Version:
+        """Makes the previously live version (or version `to`) live again, once verified.
+
+        Raises:
+            RegistryError: there is nothing to go back to.
+            VerificationError: it is not what was pushed.
+        """
+
+    def live(self) -> Version | None:
+        """Returns the version that serves, None when nothing does."""
+
+    def previous(self) -> Version | None:
+        """Returns the version that `rollback()` would make live, None when there is none."""
+
+    def versions(self) -> Sequence[Version]:
+        """Lists all versions by number."""
+
+    def show(self, version: int) -> Version:
+        """Reads one version.
+
+        Raises:
+            RegistryError: there is no such version.
+        """
+
+    def history(self) -> Sequence[Event]:
+        """Lists all changes, oldest first."""
+
+    def verify(self, version: int) -> Version:
+        """Reads every byte of a version and compares it with the manifest.
+
+        Raises:
+            RegistryError: there is no such version.
+            VerificationError: a file is missing, extra, changed or not a plain file.
+        """
+
+    def path(self, version: int) -> Path:
+        """Folder of a version: a SavedModel."""
