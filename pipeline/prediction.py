@@ -33,6 +33,10 @@ class NothingLive(CortexflowError):
     """The registry has no live version."""
 
 
+class RefusedImage(CortexflowError):
+    """A file is no image that may be predicted."""
+
+
 def predict_files(
     registry: Path, model_name: str, images: Sequence[Path], version: int | None = None
 ) -> Answer:
@@ -42,9 +46,8 @@ def predict_files(
 
     Raises:
         NothingLive: no version is live and none was asked for.
-        ingest.images.UnreadableImage: a file is no sound PNG or JPEG image.
+        RefusedImage: a file is no sound PNG or JPEG image.
     """
-    from ingest.images import read_image
     from registry.local import LocalRegistry
 
     models = LocalRegistry(registry, model_name)
@@ -57,7 +60,7 @@ def predict_files(
             )
         version = live.number
     models.verify(version)
-    encoded = [read_image(path).encoded for path in images]
+    encoded = [_read(path) for path in images]
     import tensorflow as tf
 
     model = tf.saved_model.load(str(models.path(version)))
@@ -71,3 +74,15 @@ def predict_files(
             for path, row in zip(images, output["probabilities"].numpy(), strict=True)
         ),
     )
+
+
+def _read(path: Path) -> bytes:
+    from ingest.images import Quarantined, read_image
+
+    image = read_image(path.read_bytes(), str(path))
+    if isinstance(image, Quarantined):
+        raise RefusedImage(
+            f"{path} is not predicted: {image.reason} ({image.detail}) Give an 8-bit greyscale "
+            "PNG or JPEG slice."
+        )
+    return image.data

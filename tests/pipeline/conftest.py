@@ -1,0 +1,51 @@
+"""The command as a user runs it, on a phantom small enough for a test."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Everything real, only small: the easy phantom, a narrow ResNet, a few epochs.
+TINY = (
+    "data.phantom.preset=easy",
+    "data.phantom.subjects=[12,12,12,12]",
+    "data.phantom.slices=4",
+    "pretrain.epochs=2",
+    "pretrain.backbone.width=0.25",
+    "teacher.epochs=6",
+    "student.epochs=6",
+    "student.filters=[8,16,16]",
+    "student.dense=16",
+    "input.image_size=32",
+)
+
+
+def command(*arguments: str, workspace: Path) -> list[str]:
+    return [sys.executable, "-m", "cli.main", *arguments, "--workspace", str(workspace)]
+
+
+def assignments(*settings: str) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="session")
+def cortexflow():
+    """Runs the command in a process of its own and returns it with its output."""
+
+    def run(*arguments: str, workspace: Path, **options) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            command(*arguments, workspace=workspace),
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "COLUMNS": "160"},
+            timeout=900,
+            check=False,
+            **options,
+        )
+
+    return run
