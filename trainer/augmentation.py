@@ -1,0 +1,333 @@
+"""Random views of images, drawn for a whole batch at once.
+
+Every image has its own parameters. Randomness is stateless: equal seeds give equal views on every
+run, so a resumed training sees what the interrupted one would have seen. Nothing loops over
+images; resizing and blur are products with small matrices, so both run on any device, compile
+under XLA, and avoid the depthwise convolutions that crash oneDNN (kernels of 15 taps or more).
+"""
+
+import math
+
+import tensorflow as tf
+
+POLICIES = ("none", "simclr", "mri")
+
+_CROP_AREA = (0.08, 1.0)
+_CROP_ASPECT = (3 / 4, 4 / 3)
+_GREY = (0.2989, 0.587, 0.114)  # luma weights of ITU-R BT.601
+
+
+def augment(images, policy: str, *, seed):
+    """One random view of each image.
+
+    `simclr` is the public SimCLR code's: crop of 8 to 100 % resized bicubically, left-right flip,
+    colour jitter of strength 1 (p = 0.8), grey (p = 0.2), blur (p = 0.5). On one channel, where
+    they do nothing, hue, saturation and grey are left out. Blur has its own width per image.
+
+    `mri` is for brains registered to an atlas: left-right flip, small rotation, shift and zoom
+    (no vertical flip: anatomy has an up), gamma, brightness and contrast of the scanner, mild
+    blur and noise.
+
+    Args:
+        images: float32[N, H, W, C] in [0, 1], C of 1 or 3.
+        policy: "none", "simclr" or "mri".
+        seed: int32[2], new for each batch and view.
+
+    Returns:
+        float32[N, H, W, C] in [0, 1].
+
+    Raises:
+        ValueError: the policy is unknown.
+    """
+    if policy == "none":
+        return images
+    if policy == "simclr":
+        return _simclr(images, seed)
+    if policy == "mri":
+        return _mri(images, seed)
+    raise ValueError(f"Unknown augmentation policy. Received: {policy!r}. Use one of {POLICIES}.")
+
+
+def _simclr(images, seed):
+    crop, colour, grey, blurred = tf.unstack(tf.random.split(seed, 4))
+    images = tf.clip_by_value(random_crop(images, seed=crop), 0.0, 1.0)
+    images = colour_jitter(images, strength=1.0, probability=0.8, seed=colour)
+    if images.shape[-1] == 3:
+        images = tf.where(_chance(images, 0.2, grey), _greyscale(images), images)
+    taps = int((images.shape[1] // 10) / 2)
+    return random_blur(images, taps, sigma=(0.1, 2.0), probability=0.5, seed=blurred)
+
+
+def _mri(images, seed):
+    moved, scanner, blurred, noisy = tf.unstack(tf.random.split(seed, 4))
+    images = random_affine(images, seed=moved)
+    images = scanner_jitter(images, seed=scanner)
+    # Blur is scaled to the image: half a pixel to one at 64 pixels, as much tissue at any size.
+    widest = images.shape[1] / 64
+    images = random_blur(
+        images, math.ceil(3 * widest), sigma=(0.1 * widest, widest), probability=0.3, seed=blurred
+    )
+    return random_noise(images, most=0.05, probability=0.5, seed=noisy)
+
+
+def random_crop(images, *, seed, area=_CROP_AREA, aspect=_CROP_ASPECT, flip: bool = True):
+    """Crops a random box of each image and resizes it, bicubically, to the image's size.
+
+    Boxes are distributed as `tf.image.sample_distorted_bounding_box` draws them: aspect uniform,
+    then height uniform among those that respect the area and fit.
+
+    Args:
+        images: float32[N, H, W, C].
+        seed: int32[2].
+        area: least and largest share of the image.
+        aspect: least and largest width / height, in pixels.
+        flip: also flip left-right half of the images.
+
+    Returns:
+        float32[N, H, W, C]; bicubic weights may overshoot the input's range.
+    """
+    count, (height, width) = tf.shape(images)[0], images.shape[1:3]
+    seeds = tf.unstack(tf.random.split(seed, 5))
+    ratio = _uniform([count], aspect, seeds[0])
+    tallest = tf.minimum(float(height), width / ratio)
+    most = tf.minimum(tallest, tf.sqrt(area[1] * height * width / ratio))
+    least = tf.minimum(most, tf.sqrt(area[0] * height * width / ratio))
+    rows = least + _uniform([count], (0.0, 1.0), seeds[1]) * (most - least)
+    columns = rows * ratio
+    top = _uniform([count], (0.0, 1.0), seeds[2]) * (height - rows)
+    left = _uniform([count], (0.0, 1.0), seeds[3]) * (width - columns)
+    across = bicubic_weights(left, columns, width)
+    if flip:
+        flipped = _chance(images, 0.5, seeds[4])[:, :, :, 0]
+        across = tf.where(flipped, tf.reverse(across, [1]), across)
+    return _separable(images, bicubic_weights(top, rows, height), across)
+
+
+def bicubic_weights(start, length, size: int):
+    """Matrices that resample `[start, start + length)` of `size` pixels to `size` pixels.
+
+    Keys' cubic with a = -1/2 and half-pixel centres, without antialiasing, weights outside of the
+    image dropped and the rest normalised: `tf.image.resize(…, "bicubic")`.
+
+    Args:
+        start: float32[N], first pixel.
+        length: float32[N], pixels.
+        size: pixels of the side.
+
+    Returns:
+        float32[N, size (out), size (in)], rows summing to 1.
+    """
+    pixels = tf.range(size, dtype=tf.float32)
+    centres = start[:, None] + (pixels + 0.5) / size * length[:, None] - 0.5
+    distance = tf.abs(centres[:, :, None] - pixels)
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    weights = tf.where(distance < 1, near, tf.where(distance < 2, far, 0.0))
+    return weights / tf.reduce_sum(weights, -1, keepdims=True)
+
+
+def random_affine(images, *, seed, degrees=10.0, shift=0.05, zoom=(0.5, 1.0), aspect=(0.92, 1.08)):
+    """Flips left-right (p = 0.5), rotates, shifts and zooms each image about its centre.
+
+    Args:
+        images: float32[N, H, W, C]; what comes from outside is 0, MRI's background.
+        seed: int32[2].
+        degrees: largest rotation either way.
+        shift: largest shift either way, as a share of the side.
+        zoom: least and largest share of the image's area that stays in sight.
+        aspect: least and largest ratio of horizontal to vertical zoom.
+
+    Returns:
+        float32[N, H, W, C], resampled bilinearly.
+    """
+    count, (height, width) = tf.shape(images)[0], images.shape[1:3]
+    seeds = tf.unstack(tf.random.split(seed, 6))
+    angle = _uniform([count], (-math.radians(degrees), math.radians(degrees)), seeds[0])
+    scale = tf.sqrt(_uniform([count], zoom, seeds[1]))
+    stretch = tf.sqrt(_uniform([count], aspect, seeds[2]))
+    mirror = 2.0 * tf.cast(_uniform([count], (0.0, 1.0), seeds[3]) < 0.5, tf.float32) - 1.0
+    # From an output pixel to the input pixel it shows: (a0 x + a1 y + a2, b0 x + b1 y + b2).
+    a0, a1 = mirror * scale * stretch * tf.cos(angle), -mirror * scale * stretch * tf.sin(angle)
+    b0, b1 = scale / stretch * tf.sin(angle), scale / stretch * tf.cos(angle)
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    a2 = middle_x + width * _uniform([count], (-shift, shift), seeds[4])
+    b2 = middle_y + height * _uniform([count], (-shift, shift), seeds[5])
+    a2 -= a0 * middle_x + a1 * middle_y
+    b2 -= b0 * middle_x + b1 * middle_y
+    zeros = tf.zeros_like(a0)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack([a0, a1, a2, b0, b1, b2, zeros, zeros], axis=1),
+        output_shape=[height, width],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
+
+
+def scanner_jitter(images, *, seed, gamma=0.3, brightness=0.2, contrast=0.2):
+    """Varies gamma, brightness and contrast of each image: scanners differ in all three.
+
+    Args:
+        images: float32[N, H, W, C] in [0, 1].
+        seed: int32[2].
+        gamma: largest absolute logarithm of the exponent.
+        brightness: largest relative change of all values.
+        contrast: largest relative change of the distances from the image's mean.
+
+    Returns:
+        float32[N, H, W, C] in [0, 1].
+    """
+    shape = [tf.shape(images)[0], 1, 1, 1]
+    seeds = tf.unstack(tf.random.split(seed, 3))
+    images = tf.pow(images, tf.exp(_uniform(shape, (-gamma, gamma), seeds[0])))
+    images = images * _uniform(shape, (1 - brightness, 1 + brightness), seeds[1])
+    images = _contrast(images, _uniform(shape, (1 - contrast, 1 + contrast), seeds[2]))
+    return tf.clip_by_value(images, 0.0, 1.0)
+
+
+def colour_jitter(images, *, strength: float, probability: float, seed):
+    """Brightness, contrast, saturation and hue of each image, in an order of its own.
+
+    Factors and ranges are the public SimCLR code's (brightness multiplies); values are clipped to
+    [0, 1] after each step. One channel has neither saturation nor hue.
+
+    Args:
+        images: float32[N, H, W, C] in [0, 1], C of 1 or 3.
+        strength: s; 0.8 s is the largest change of a factor, 0.2 s of the hue's turn.
+        probability: share of the images that are changed.
+        seed: int32[2].
+
+    Returns:
+        float32[N, H, W, C] in [0, 1].
+    """
+    steps = [tf.multiply, _contrast]
+    if images.shape[-1] == 3:
+        steps += [_saturation, _hue]
+    shape = [tf.shape(images)[0], 1, 1, 1]
+    *seeds, order_seed, chance_seed = tf.unstack(tf.random.split(seed, len(steps) + 2))
+    around = (max(1 - 0.8 * strength, 0.0), 1 + 0.8 * strength)
+    ranges = [around, around, around, (-0.2 * strength, 0.2 * strength)]
+    amounts = [_uniform(shape, bounds, each) for bounds, each in zip(ranges, seeds, strict=False)]
+    order = tf.argsort(_uniform([shape[0], len(steps)], (0.0, 1.0), order_seed))
+    jittered = images
+    for turn in range(len(steps)):
+        mine = order[:, turn, None, None, None]
+        # Every step is computed and one is kept: cheaper than gathering images by their step.
+        results = [step(jittered, amount) for step, amount in zip(steps, amounts, strict=True)]
+        jittered = results[0]
+        for number, result in enumerate(results[1:], start=1):
+            jittered = tf.where(mine == number, result, jittered)
+        jittered = tf.clip_by_value(jittered, 0.0, 1.0)
+    return tf.where(_chance(images, probability, chance_seed), jittered, images)
+
+
+def random_blur(images, taps: int, *, sigma, probability: float, seed):
+    """Gaussian blur whose width is each image's own.
+
+    Args:
+        images: float32[N, H, W, C] in [0, 1].
+        taps: pixels on either side that enter the mean; 0 leaves the images as they are.
+        sigma: least and largest standard deviation, in pixels.
+        probability: share of the images that are blurred.
+        seed: int32[2].
+
+    Returns:
+        float32[N, H, W, C] in [0, 1].
+    """
+    if taps == 0:
+        return images
+    width_seed, chance_seed = tf.unstack(tf.random.split(seed, 2))
+    widths = _uniform([tf.shape(images)[0]], sigma, width_seed)
+    return tf.where(_chance(images, probability, chance_seed), blur(images, taps, widths), images)
+
+
+def blur(images, taps: int, sigma):
+    """Gaussian blur by products with banded matrices; zeros lie outside of the image.
+
+    Args:
+        images: float32[N, H, W, C] in [0, 1].
+        taps: pixels on either side that enter the mean.
+        sigma: float32[N], standard deviation in pixels.
+
+    Returns:
+        float32[N, H, W, C] in [0, 1].
+    """
+    height, width = images.shape[1:3]
+    blurred = _separable(
+        images, _gaussian_band(height, taps, sigma), _gaussian_band(width, taps, sigma)
+    )
+    return tf.clip_by_value(blurred, 0.0, 1.0)
+
+
+def _gaussian_band(size: int, taps: int, sigma):
+    pixels = tf.range(size)
+    distance = tf.abs(pixels[:, None] - pixels)
+    reach = tf.range(-taps, taps + 1, dtype=tf.float32)
+    exponent = -0.5 / tf.square(sigma)[:, None]
+    total = tf.reduce_sum(tf.exp(exponent * tf.square(reach)), -1)[:, None, None]
+    weights = tf.exp(exponent[:, None] * tf.square(tf.cast(distance, tf.float32)))
+    return tf.where(distance <= taps, weights / total, 0.0)
+
+
+def random_noise(images, *, most: float, probability: float, seed):
+    """Adds Gaussian noise whose deviation is each image's own, uniform up to `most`.
+
+    Args:
+        images: float32[N, H, W, C] in [0, 1].
+        most: largest standard deviation.
+        probability: share of the images that are changed.
+        seed: int32[2].
+
+    Returns:
+        float32[N, H, W, C] in [0, 1].
+    """
+    level_seed, noise_seed, chance_seed = tf.unstack(tf.random.split(seed, 3))
+    level = _uniform([tf.shape(images)[0], 1, 1, 1], (0.0, most), level_seed)
+    level *= tf.cast(_chance(images, probability, chance_seed), tf.float32)
+    noise = tf.random.stateless_normal(tf.shape(images), noise_seed)
+    return tf.clip_by_value(images + level * noise, 0.0, 1.0)
+
+
+def _separable(images, down, across):
+    """Applies float32[N, out, in] matrices to the rows and columns of [N, H, W, C] images."""
+    count, (height, width, channels) = tf.shape(images)[0], images.shape[1:]
+    rows = tf.matmul(down, tf.reshape(images, [count, height, width * channels]))
+    columns = tf.reshape(rows, [count, height, width, channels])
+    if channels == 1:
+        product = tf.matmul(columns[..., 0], across, transpose_b=True)
+        return product[..., None]
+    return tf.einsum("nhwc,nvw->nhvc", columns, across)
+
+
+def _contrast(images, factor):
+    mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
+    return mean + (images - mean) * factor
+
+
+def _saturation(images, factor):
+    # In HSV, scaling S scales each channel's distance from the largest, and S stops at 1.
+    value = tf.reduce_max(images, -1, keepdims=True)
+    spread = value - tf.reduce_min(images, -1, keepdims=True)
+    full = tf.math.divide_no_nan(value, spread)
+    return value - (value - images) * tf.where(spread > 0, tf.minimum(factor, full), 1.0)
+
+
+def _hue(images, turn):
+    hue, saturation, value = tf.split(tf.image.rgb_to_hsv(images), 3, axis=-1)
+    turned = tf.math.floormod(hue + turn, 1.0)
+    return tf.image.hsv_to_rgb(tf.concat([turned, saturation, value], -1))
+
+
+def _greyscale(images):
+    grey = tf.reduce_sum(images * tf.constant(_GREY), -1, keepdims=True)
+    return tf.broadcast_to(grey, tf.shape(images))
+
+
+def _uniform(shape, bounds, seed):
+    return tf.random.stateless_uniform(shape, seed, *bounds)
+
+
+def _chance(images, probability: float, seed):
+    """bool[N, 1, 1, 1], true with the given probability for each image."""
+    return _uniform([tf.shape(images)[0], 1, 1, 1], (0.0, 1.0), seed) < probability
