@@ -108,7 +108,7 @@ class ImageExampleGen(FileBasedExampleGen):
             input_base=input_base,
             input_config=example_gen_pb2.Input(
                 splits=[
-                    example_gen_pb2.Input.Split(name=split, pattern=f"span-{{SPAN}}/{split}/*")
+                    example_gen_pb2.Input.Split(name=split, pattern=f"span-{{SPAN}}/{split}/data-*")
                     for split in splits
                 ]
             ),

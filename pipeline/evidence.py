@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from components import predictions as prediction_tables
 from components.outcome import Decision, read_decision
 from components.predictions import SplitTable
 from components.report import evidence as report
+from ingest.datasets import read_dataset
 from pipeline import lineage
 from pipeline.config import PipelineConfig
 from pipeline.lineage import ArtifactRef
@@ -113,15 +115,24 @@ def _node(state) -> report.Node:
 
 
 def _dataset(path: Path) -> report.Dataset:
-    from ingest.spans import read_dataset
-
-    card = read_dataset(path)
+    found = read_dataset(path)
+    imported = found.report()
+    by_subject = found.info.level == "subject"
     return report.Dataset(
-        name=card.name,
-        classes=tuple(card.classes),
-        severity=tuple(card.severity) if card.severity else None,
-        level=card.level,
-        leaked=card.leaked,
+        name=found.info.name,
+        classes=found.info.classes,
+        severity=found.info.severity,
+        level=found.info.level,
+        leaked=found.info.leaked,
+        counts={
+            split: {
+                name: report.Count(tally.images, tally.subjects if by_subject else None)
+                for name, tally in classes.items()
+            }
+            for split, classes in imported.counts.items()
+        },
+        quarantined=len(imported.quarantined),
+        quarantine_reasons=dict(Counter(item.reason for item in imported.quarantined)),
     )
 
 

@@ -6,61 +6,75 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import ingest
+from ingest import phantom
+from ingest.datasets import read_dataset
+from ingest.phantom import PhantomSpec
 from pipeline.config import DataSettings, PipelineConfig
 from pipeline.runs import NodeState
 from pipeline.workspace import Workspace
+from registry.local import LocalRegistry
 from schema.errors import CortexflowError
 
 if TYPE_CHECKING:
     from pipeline.training import Inputs
 
 OnNode = Callable[[NodeState], None]
+PHANTOM = "phantom"
 CODE_ROOMS = ("schema", "trainer")  # code whose change must retrain
 
 
 def prepare_dataset(config: DataSettings, workspace: Workspace, observe: OnNode) -> Path:
-    """Makes the phantom if asked for, and imports the images unless they are imported already."""
-    from ingest.spans import DATASET_FILE
+    """Makes the phantom if asked for, and imports the images unless they are imported already.
 
-    if config.source == "phantom":
-        source, name = _timed("Phantom", observe, lambda: _phantom(config, workspace))
-        options = {"layout": "folder", "subject_regex": r"(subj\d+)"}
+    Args:
+        config: where the images come from.
+        workspace: where phantoms and datasets are kept.
+        observe: told of the nodes `Phantom` and `Ingest`.
+
+    Returns:
+        The folder of an imported dataset.
+
+    Raises:
+        CortexflowError: the source is missing, or is nothing that can be imported.
+    """
+    if config.source == PHANTOM:
+        spec = PhantomSpec(**config.phantom.model_dump())
+        source = _timed(
+            "Phantom",
+            observe,
+            lambda: phantom.generate(spec, workspace.phantoms) / "images",
+            cached=(workspace.phantoms / spec.fingerprint()).is_dir(),
+        )
+        name = f"phantom-{spec.preset}"
+        config = config.model_copy(update={"layout": "folders", "subject_regex": r"(subj\d+)"})
     else:
-        source = Path(config.source).resolve()
-        if (source / DATASET_FILE).is_file():
+        source = Path(config.source).expanduser().resolve()
+        name = source.name
+        if (source / "dataset.json").is_file():
             return source
-        key = f"{source}:{config.model_dump_json()}"
-        name = f"{source.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-        options = {"layout": config.layout, "subject_regex": config.subject_regex}
-    return _timed(
-        "Ingest", observe, lambda: _import(config, source, workspace.dataset(name), options)
-    )
+    key = f"{source}:{config.model_dump_json()}"
+    out = workspace.dataset(f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}")
+    cached = (out / "dataset.json").is_file()
+    return _timed("Ingest", observe, lambda: _import(config, source, out, name), cached)
 
 
-def _phantom(config: DataSettings, workspace: Workspace) -> tuple[Path, str]:
-    from ingest.phantom import PhantomSpec, generate
-
-    spec = PhantomSpec(**config.phantom.model_dump())
-    return generate(spec, workspace.phantoms) / "images", f"phantom-{spec.fingerprint()[:12]}"
-
-
-def _import(config: DataSettings, source: Path, out: Path, options: dict) -> Path:
-    import ingest
-
-    ingest.import_dataset(
+def _import(config: DataSettings, source: Path, out: Path, name: str) -> Path:
+    return ingest.import_dataset(
         source,
         out,
-        unlabelled=config.unlabelled,
-        val_fraction=config.val_fraction,
-        test_fraction=config.test_fraction,
+        name=name,
+        val=config.val_fraction,
+        test=config.test_fraction,
         seed=config.seed,
         max_quarantined=config.max_quarantined,
         reproduce_shipped_split=config.reproduce_shipped_split,
-        **options,
-    )
-    return out
+        layout=config.layout,
+        subject_regex=config.subject_regex,
+        unlabelled=config.unlabelled,
+    ).path
 
 
 def code_digest() -> str:
@@ -101,19 +115,16 @@ def pinned_schema(choice: str | None, workspace: Workspace) -> str | None:
 
 def training_inputs(config: PipelineConfig, workspace: Workspace, dataset: Path) -> "Inputs":
     """Facts of the dataset and places of this machine, as the DAG needs them."""
-    from ingest.spans import read_dataset
-    from registry.local import LocalRegistry
-
     from pipeline.training import Inputs
 
-    card = read_dataset(dataset)
+    found = read_dataset(dataset)
     live = LocalRegistry(workspace.registry, config.model_name).live()
     return Inputs(
         dataset=str(dataset),
-        classes=tuple(card.classes),
-        severity=tuple(card.severity) if card.severity else None,
-        splits=tuple(card.splits),
-        leaked=card.leaked,
+        classes=found.info.classes,
+        severity=found.info.severity,
+        splits=tuple(found.patterns()),
+        leaked=found.info.leaked,
         schema_file=pinned_schema(config.schema_file, workspace),
         checkpoints=str(workspace.checkpoints),
         registry=str(workspace.registry),
@@ -122,7 +133,7 @@ def training_inputs(config: PipelineConfig, workspace: Workspace, dataset: Path)
     )
 
 
-def _timed(node: str, observe: OnNode, work: Callable):
+def _timed(node: str, observe: OnNode, work: Callable[[], Path], cached: bool) -> Path:
     observe(NodeState(node=node, state="running"))
     started = time.monotonic()
     try:
@@ -130,5 +141,6 @@ def _timed(node: str, observe: OnNode, work: Callable):
     except BaseException:
         observe(NodeState(node=node, state="failed", seconds=time.monotonic() - started))
         raise
-    observe(NodeState(node=node, state="ran", seconds=time.monotonic() - started))
+    state: Literal["cached", "ran"] = "cached" if cached else "ran"
+    observe(NodeState(node=node, state=state, seconds=time.monotonic() - started))
     return result
