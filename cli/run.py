@@ -73,7 +73,7 @@ def run(
         cortexflow run mri --data slices/ --subject-regex '(subj\\d+)'
         cortexflow run quickstart --set teacher.epochs=5 --dry-run
     """
-    from cli import terminal
+    from cli import progress, tables
     from pipeline import presets, runs
     from pipeline.config import with_overrides
     from pipeline.workspace import Workspace
@@ -92,18 +92,18 @@ def run(
     else:
         config = with_overrides(presets.load(preset), assignments)
     if dry_run:
-        terminal.show_plan(config, presets.describe(preset), place)
+        tables.show_plan(config, presets.describe(preset), place)
         return
     if resume:
         record = runs.reopen(folder)
     else:
         command = shlex.join(["cortexflow", *sys.argv[1:]])
         folder, record = runs.create(place, config, preset, command)
-    with terminal.running(folder, config) as on_node:
+    with progress.running(folder) as on_node:
         from pipeline.execution import execute
 
         record = execute(config, place, folder, record, on_node)
-    terminal.show_outcome(folder, record, place, config)
+    tables.show_outcome(folder, record, place, config)
     raise typer.Exit(record.exit_code)
 
 
@@ -113,11 +113,11 @@ def list_runs(workspace: WorkspaceOption = None) -> None:
 
     cortexflow runs
     """
-    from cli import terminal
+    from cli import tables
     from pipeline import runs
     from pipeline.workspace import Workspace
 
-    terminal.show_runs(runs.listed(Workspace.at(workspace)))
+    tables.show_runs(runs.listed(Workspace.at(workspace)))
 
 
 @app.command()
@@ -127,12 +127,12 @@ def show(run_id: RunArgument = "latest", workspace: WorkspaceOption = None) -> N
     cortexflow show
     cortexflow show quickstart-20260101-120000
     """
-    from cli import terminal
+    from cli import tables
     from pipeline import runs
     from pipeline.workspace import Workspace
 
     place = Workspace.at(workspace)
-    terminal.show_run(runs.find(place, run_id), place)
+    tables.show_run(runs.find(place, run_id), place)
 
 
 @app.command()
@@ -148,13 +148,13 @@ def report(
     cortexflow report
     cortexflow report latest --out report.html
     """
-    from components.report import evidence, html
+    from components.report import html, storage
     from pipeline import runs
     from pipeline.workspace import Workspace
 
     folder = runs.find(Workspace.at(workspace), run_id)
     target = out or folder.report
-    html.write(evidence.load(folder.evidence), target)
+    html.write(storage.load(folder.evidence), target)
     typer.echo(target)
 
 
@@ -171,13 +171,13 @@ def predict(
     cortexflow predict slice.png
     cortexflow predict *.png --json
     """
-    from cli import terminal
+    from cli import progress, tables
     from pipeline.prediction import predict_files
     from pipeline.workspace import Workspace
 
-    with terminal.quiet_tensorflow():
+    with progress.quiet_tensorflow():
         answer = predict_files(Workspace.at(workspace).registry, model_name, images, version)
     if as_json:
-        terminal.print_json_lines(answer)
+        tables.print_json_lines(answer)
     else:
-        terminal.show_predictions(answer)
+        tables.show_predictions(answer)

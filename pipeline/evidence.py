@@ -13,6 +13,7 @@ from components import predictions as prediction_tables
 from components.outcome import Decision, read_decision
 from components.predictions import SplitTable
 from components.report import evidence as report
+from components.report.samples import choose_samples
 from ingest.datasets import read_dataset
 from pipeline import lineage
 from pipeline.config import PipelineConfig
@@ -205,7 +206,7 @@ def _samples(
     artifact: ArtifactRef, table: SplitTable, judged: report.Predictions
 ) -> tuple[report.Sample, ...]:
     """Encoded bytes of the images that show the student fairly, found by their digest."""
-    rows = report.choose_samples(judged.labels, judged.student)
+    rows = choose_samples(judged.labels, judged.student)
     wanted = {str(table.sha256[row]): row for row in rows}
     images = _images(Path(artifact.uri) / "Split-test", set(wanted))
     return tuple(

@@ -129,12 +129,11 @@ def _report(
     dataset: Path | None,
 ) -> RunRecord:
     """Collects the evidence of whatever was done, and writes the report."""
-    from components.report import evidence as evidence_files
-    from components.report import html
+    from components.report import html, storage
     from pipeline.evidence import collect
 
     found = collect(config, workspace, record, dataset)
-    evidence_files.save(found, folder.evidence)
+    storage.save(found, folder.evidence)
     html.write(found, folder.report)
     version = found.pushed.version if found.pushed else None
     record = record.model_copy(update={"pushed_version": version})

@@ -1,29 +1,18 @@
-"""What the terminal shows of a run: live progress, outcome, tables. Parsing is in cli/run.py."""
+"""Tables for the terminal: plan, outcome, runs, nodes, predictions. Parsing is in cli/run.py."""
 
 import dataclasses
 import json
-import logging
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.config import PipelineConfig
-from pipeline.runs import NodeState, RunFolder, RunRecord
+from pipeline.runs import RunFolder, RunRecord
 from pipeline.workspace import Workspace
 
 DISCLAIMER = "Research use only, not for diagnosis."
-MARKS = {
-    "running": ("…", "cyan"),
-    "ran": ("✓", "green"),
-    "cached": ("=", "blue"),
-    "failed": ("✗", "red"),
-}
 COLOURS = {"passed": "green", "refused": "red", "insufficient evidence": "yellow"}
 METRICS = {
     "macro_auc": "macro AUC",
@@ -33,92 +22,6 @@ METRICS = {
     "micro_auc": "micro AUC",
     "accuracy": "accuracy",
 }
-
-
-@contextmanager
-def running(folder: RunFolder, config: PipelineConfig) -> Iterator[Callable[[NodeState], None]]:
-    """Shows one line per node while everything that libraries print goes to the run's log."""
-    with _output_to(folder.log) as console:
-        console.print(f"[bold]{folder.path.name}[/]  [dim]log: {_short(folder.log)}[/]")
-        board = _Board(console)
-        handler = _TrainingLine(board)
-        logging.getLogger("trainer").addHandler(handler)
-        logging.getLogger("trainer").setLevel(logging.INFO)
-        try:
-            with Live(board, console=console, refresh_per_second=4, transient=True):
-                yield board.update
-        finally:
-            logging.getLogger("trainer").removeHandler(handler)
-
-
-class _Board:
-    """The running node's line, redrawn; nodes that ended are printed above it for good."""
-
-    def __init__(self, console: Console):
-        self.console = console
-        self.node = ""
-        self.detail = ""
-
-    def update(self, state: NodeState) -> None:
-        if state.state == "running":
-            self.node, self.detail = state.node, ""
-            return
-        self.node = ""
-        mark, colour = MARKS[state.state]
-        self.console.print(
-            f"  [{colour}]{mark}[/] {state.node:<16} [dim]{state.state:<7}{state.seconds:7.1f} s[/]"
-        )
-
-    def __rich__(self) -> Text:
-        return Text(f"  … {self.node:<16} {self.detail}" if self.node else "", style="cyan")
-
-
-class _TrainingLine(logging.Handler):
-    """Puts the trainer's progress lines beside the running node."""
-
-    def __init__(self, board: _Board):
-        super().__init__(logging.INFO)
-        self.board = board
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.board.detail = record.getMessage()
-
-
-@contextmanager
-def _output_to(path) -> Iterator[Console]:
-    """Sends the process's own stdout and stderr to a file; the console keeps the terminal."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    out, err = os.dup(1), os.dup(2)
-    terminal = os.fdopen(os.dup(1), "w", buffering=1)
-    with path.open("a") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        try:
-            yield Console(file=terminal)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.dup2(out, 1)
-            os.dup2(err, 2)
-            os.close(out)
-            os.close(err)
-            terminal.close()
-
-
-@contextmanager
-def quiet_tensorflow() -> Iterator[None]:
-    """Keeps TensorFlow's start-up chatter off the terminal; errors still show."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    err = os.dup(2)
-    with open(os.devnull, "w") as sink:
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(err, 2)
-            os.close(err)
 
 
 def show_plan(config: PipelineConfig, description: str, workspace: Workspace) -> None:
@@ -134,10 +37,10 @@ def show_outcome(
     folder: RunFolder, record: RunRecord, workspace: Workspace, config: PipelineConfig
 ) -> None:
     """The end of a run: metrics beside the baselines, decision, version, report, a prediction."""
-    from components.report import evidence as evidence_files
+    from components.report import storage
 
     console = Console()
-    found = evidence_files.load(folder.evidence)
+    found = storage.load(folder.evidence)
     if found.decision is not None:
         console.print(_metrics_table(found.decision.metrics))
     if record.pushed_version is not None:
@@ -206,7 +109,7 @@ def show_runs(records: list[RunRecord]) -> None:
 
 def show_run(folder: RunFolder, workspace: Workspace) -> None:
     """A run's nodes with their artifacts, then its metrics and decision."""
-    from components.report import evidence as evidence_files
+    from components.report import storage
     from pipeline import lineage
 
     record = folder.read()
@@ -222,8 +125,8 @@ def show_run(folder: RunFolder, workspace: Workspace) -> None:
             places = "\n".join(f"{item.key}: {_short(item.uri)}" for item in outputs)
             table.add_row(node.node, node.state, f"{node.seconds:.1f}", places)
     console.print(table)
-    if (folder.evidence / evidence_files.FILE).is_file():
-        found = evidence_files.load(folder.evidence)
+    if (folder.evidence / storage.FILE).is_file():
+        found = storage.load(folder.evidence)
         if found.decision is not None:
             console.print(_metrics_table(found.decision.metrics))
     console.print(f"report: {_short(folder.report)}", soft_wrap=True)
