@@ -119,16 +119,18 @@ class Registry(Protocol):
             RegistryError: `source` is no SavedModel, or holds what no model holds.
         """
 
-    def promote(self, version: int, *, reason: str, who: str) -> Version:
-        """Verifies a version and makes it live.
+    def promote(self, version: int, *, reason: str, who: str, dry_run: bool = False) -> Version:
+        """Verifies a version and makes it live; `dry_run` only verifies.
 
         Raises:
             RegistryError: there is no such version.
             VerificationError: it is not what was pushed.
         """
 
-    def rollback(self, to: int | None = None, *, reason: str, who: str) -> Version:
-        """Makes the previously live version (or version `to`) live again, once verified.
+    def rollback(
+        self, to: int | None = None, *, reason: str, who: str, dry_run: bool = False
+    ) -> Version:
+        """Makes the previously live version (or version `to`) live again; `dry_run` only verifies.
 
         Raises:
             RegistryError: there is nothing to go back to.

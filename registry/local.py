@@ -31,6 +31,11 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _STAGING = ".staging-"
 
 
+def models(root: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Names of the models that have a history under `root`, in order; none if it is absent."""
+    return tuple(sorted(record.parent.name for record in Path(root).glob("*/history.jsonl")))
+
+
 class LocalRegistry:
     """Versions of the model `name` under `root`. Creates nothing before the first push."""
 
@@ -171,17 +176,21 @@ class LocalRegistry:
                 self._move("promote", known.number, reason, who)
             return dataclasses.replace(known, already_present=True)
 
-    def promote(self, version: int, *, reason: str, who: str) -> Version:
+    def promote(self, version: int, *, reason: str, who: str, dry_run: bool = False) -> Version:
         """Verifies a version and makes it live; a version that is live already stays so.
 
         Raises:
             RegistryError: there is no such version.
             VerificationError: it is not what was pushed.
         """
+        if dry_run:
+            return self.verify(version)
         with self._change():
             return self._move("promote", version, reason, who)
 
-    def rollback(self, to: int | None = None, *, reason: str, who: str) -> Version:
+    def rollback(
+        self, to: int | None = None, *, reason: str, who: str, dry_run: bool = False
+    ) -> Version:
         """Makes the previously live version, or version `to`, live again, once verified.
 
         A second rollback goes further back: it never returns to what was rolled back from.
@@ -190,14 +199,10 @@ class LocalRegistry:
             RegistryError: there is nothing to go back to, or no version `to`.
             VerificationError: it is not what was pushed.
         """
+        if dry_run:
+            return self.verify(self._target(to))
         with self._change():
-            target = self._previous_number() if to is None else to
-            if target is None:
-                raise RegistryError(
-                    f"{self.name} has no earlier live version to go back to. "
-                    "Name one with --to, or promote a version."
-                )
-            return self._move("rollback", target, reason, who)
+            return self._move("rollback", self._target(to), reason, who)
 
     # ------------------------------------------------------------------ inside
 
@@ -267,6 +272,15 @@ class LocalRegistry:
         while way and (way[-1] == live or way[-1] not in present):
             way.pop()
         return way[-1] if way else None
+
+    def _target(self, to: int | None) -> int:
+        target = self._previous_number() if to is None else to
+        if target is None:
+            raise RegistryError(
+                f"{self.name} has no earlier live version to go back to. "
+                "Name one with --to, or promote a version."
+            )
+        return target
 
     def _numbers(self) -> list[int]:
         """Numbers that have both a folder and a manifest, ascending."""

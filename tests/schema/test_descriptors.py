@@ -17,7 +17,7 @@ def ellipse(size, cx=0.5, cy=0.5, rx=0.4, ry=0.4):
     return ((grid[None, :] - cx) / rx) ** 2 + ((grid[:, None] - cy) / ry) ** 2 < 1
 
 
-def slice_like(size, csf=40, gm=150, wm=220, ventricle=0.12, sulcus=0.03):
+def slice_like(size, *, csf=40, gm=150, wm=220, ventricle=0.12, sulcus=0.03):
     """Toy axial slice: grey rim, white inside, two ventricles, dark notches as sulci."""
     image = np.zeros((size, size), np.uint8)
     image[ellipse(size, rx=0.39, ry=0.40)] = gm
