@@ -1,0 +1,72 @@
+# Everything a person or a machine does with this project. Needs Python 3 and make; `make help`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+PYTHON_VERSION := 3.11
+UV_VERSION := 0.13.8
+BIN := .venv/bin
+
+# uv from PATH when it is of the series that wrote uv.lock, else a private one in .tools/.
+OWN_UV := .tools/uv-$(UV_VERSION)
+UV ?= $(or $(and $(filter $(basename $(UV_VERSION)).%,$(word 2,$(shell uv --version 2>/dev/null))),\
+	$(shell command -v uv)),$(OWN_UV)/bin/uv)
+
+# Two workers suit two cores; TensorFlow's own threads fill what they leave. A file's tests stay
+# on one worker, so that what they share (a trained model, an imported dataset) is made once.
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile
+
+test test-all: export CUDA_VISIBLE_DEVICES := -1
+test test-all: export TF_CPP_MIN_LOG_LEVEL := 3
+
+.PHONY: help setup quickstart test test-all lint format bench clean
+
+help: ## Show this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) \
+		| while IFS=$$'\t' read -r task text; do printf '  make %-11s %s\n' "$$task" "$$text"; done
+
+setup: .venv/.synced ## Build the environment in .venv (uv and Python 3.11 are fetched if absent)
+
+quickstart: .venv/.synced ## Run the whole pipeline on generated images: minutes, no data needed
+	@$(BIN)/cortexflow run quickstart
+
+test: .venv/.synced ## Run the fast tests (offline)
+	@$(PYTEST)
+
+test-all: .venv/.synced ## Run all tests, the slow ones too
+	@$(PYTEST) -m ""
+
+lint: .venv/.synced ## Check style, types, imports between rooms, and for secrets
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify --baseline .secrets.baseline
+
+format: .venv/.synced ## Rewrite the code in the project's style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: .venv/.synced ## Run every benchmark
+	@for file in benchmarks/*.py; do \
+		echo "== $$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; done
+
+clean: ## Remove caches and builds (the environment, data and runs stay)
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -not -path './.tools/*' -prune -exec rm -rf {} +
+
+# Compiled once here: 23,000 files of TensorFlow and TFX would be parsed by each node's process.
+# The stamp is newer than the lock once the environment holds it, so a second `make` syncs nothing.
+.venv/.synced: uv.lock pyproject.toml setup.py | $(UV)
+	@$(UV) sync --locked --python $(PYTHON_VERSION) --compile-bytecode
+	@touch $@
+
+$(OWN_UV)/bin/uv: .ci/install_uv.py
+	@command -v python3 >/dev/null || { \
+		echo "Python 3 is not on PATH. Install it, or install uv $(UV_VERSION), and repeat." >&2; exit 1; }
+	@python3 .ci/install_uv.py $(UV_VERSION) $(OWN_UV)
+	@touch $@
