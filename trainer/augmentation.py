@@ -2,8 +2,9 @@
 
 Every image has its own parameters. Randomness is stateless: equal seeds give equal views on every
 run, so a resumed training sees what the interrupted one would have seen. Nothing loops over
-images; resizing and blur are products with small matrices, so both run on any device, compile
-under XLA, and avoid the depthwise convolutions that crash oneDNN (kernels of 15 taps or more).
+images. Resizing and blur are products with small matrices: quick on any device, and without the
+depthwise convolutions that crash oneDNN (kernels of 15 taps or more). XLA cannot compile the
+other steps (dynamic groups, projective transform): keep `augment` out of a `jit_compile` function.
 """
 
 import math
@@ -212,12 +213,7 @@ def colour_jitter(images, *, strength: float, probability: float, seed):
     order = tf.argsort(_uniform([shape[0], len(steps)], (0.0, 1.0), order_seed))
     jittered = images
     for turn in range(len(steps)):
-        mine = order[:, turn, None, None, None]
-        # Every step is computed and one is kept: cheaper than gathering images by their step.
-        results = [step(jittered, amount) for step, amount in zip(steps, amounts, strict=True)]
-        jittered = results[0]
-        for number, result in enumerate(results[1:], start=1):
-            jittered = tf.where(mine == number, result, jittered)
+        jittered = _each_its_step(jittered, order[:, turn], steps, amounts)
         jittered = tf.clip_by_value(jittered, 0.0, 1.0)
     return tf.where(_chance(images, probability, chance_seed), jittered, images)
 
@@ -298,6 +294,18 @@ def _separable(images, down, across):
         product = tf.matmul(columns[..., 0], across, transpose_b=True)
         return product[..., None]
     return tf.einsum("nhwc,nvw->nhvc", columns, across)
+
+
+def _each_its_step(images, chosen, steps, amounts):
+    """Applies to image n the step numbered `chosen[n]`, with that step's amount."""
+    count = len(steps)
+    places = tf.dynamic_partition(tf.range(tf.shape(images)[0]), chosen, count)
+    groups = tf.dynamic_partition(images, chosen, count)
+    results = [
+        step(group, tf.gather(amount, place))
+        for step, group, amount, place in zip(steps, groups, amounts, places, strict=True)
+    ]
+    return tf.ensure_shape(tf.dynamic_stitch(places, results), images.shape)
 
 
 def _contrast(images, factor):
