@@ -84,7 +84,7 @@ def refuse_augmented(path: Path) -> None:
         "so a model tested on it is tested on what it was trained on. Evidence: "
         + "; ".join(evidence)
         + ". Import the original release instead"
-        + (f": {original}." if original else " (6,400 images).")
+        + (f", with --subjects clusters: {original}." if original else " (6,400 images).")
     )
 
 

@@ -19,7 +19,8 @@ from ingest.images import ImageLimits, NormalisedImage, decode_pixels, read_imag
 from ingest.sources import SourceError, SourceImage
 
 SIDE = 64
-THRESHOLDS = tuple(round(0.960 + 0.0025 * step, 4) for step in range(13))  # 0.960 … 0.990
+THRESHOLDS = tuple(round(0.945 + 0.0025 * step, 4) for step in range(19))  # 0.945 … 0.990
+MIN_RUN = 3  # thresholds that must agree
 BLOCK = 2048
 MAX_EDGES = 4_000_000
 
@@ -111,13 +112,13 @@ def cluster(vectors: Vectors, thresholds: Sequence[float] = THRESHOLDS) -> Clust
         thresholds: ascending candidates.
 
     Raises:
-        SourceError: no two thresholds agree, or all or none are alike.
+        SourceError: no three thresholds in a row agree, or all or none of the images are alike.
     """
     edges = _strong_edges(vectors, thresholds)
     labelled = [_components(len(vectors), *edges, threshold) for threshold in thresholds]
     counts = [int(labels.max()) + 1 if len(labels) else 0 for labels in labelled]
-    first, last = _longest_run(counts)
-    if first == last or not 2 <= counts[first] <= len(vectors) // 2:
+    first, last = _longest_run(counts, most=len(vectors) // 2)
+    if last - first + 1 < MIN_RUN:
         raise SourceError(
             "People cannot be told apart by correlation: no number of groups between 2 and half "
             "the images holds over a range of thresholds (received, threshold: groups, "
@@ -175,16 +176,18 @@ def _components(
     return connected_components(graph, directed=False)[1]
 
 
-def _longest_run(counts: Sequence[int]) -> tuple[int, int]:
-    """First and last index of the longest run of equal counts; the earliest of equals."""
-    best = start = 0
-    length = 0
+def _longest_run(counts: Sequence[int], most: int) -> tuple[int, int]:
+    """First and last index of the longest run of one count between 2 and `most`.
+
+    The earliest of equals; `(0, -1)` when there is none.
+    """
+    best, start = (0, -1), 0
     for index in range(1, len(counts) + 1):
         if index == len(counts) or counts[index] != counts[start]:
-            if index - start > length:
-                best, length = start, index - start
+            if 2 <= counts[start] <= most and index - start > best[1] - best[0] + 1:
+                best = (start, index - 1)
             start = index
-    return best, best + length - 1
+    return best
 
 
 def _renumber(labels: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -99,6 +99,11 @@ def write_span(
     """
     split, limits = split or SplitSettings(), limits or ImportLimits()
     out = Path(out).expanduser().absolute()
+    if Path(listing.source) in (out, *out.parents):
+        raise DatasetError(
+            f"The dataset's folder {out} lies within its source {listing.source}, so that the "
+            "next import would read it. Give a folder elsewhere."
+        )
     out.mkdir(parents=True, exist_ok=True)
     destination = Destination(out, listing, split, limits.image.channels)
     with locked(out):

@@ -41,11 +41,11 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise SourceError(
-            f"--subject-regex is not a regular expression: {error} (received {pattern!r})."
+            f"--subject-regex is not a regular expression: {error} (received '{pattern}')."
         ) from error
     if not compiled.groups:
         raise SourceError(
-            f"--subject-regex has no group to take the subject id from (received {pattern!r}). "
+            f"--subject-regex has no group to take the subject id from (received '{pattern}'). "
             f"Put it in brackets: '({pattern})'."
         )
     return compiled
@@ -66,11 +66,11 @@ def from_names(listing: SourceListing, pattern: str) -> SourceListing:
     if not people:
         sample = ", ".join(image.name for image in images[:3])
         raise SourceError(
-            f"--subject-regex {pattern!r} matches none of {len(images)} names (first: {sample})."
+            f"--subject-regex '{pattern}' matches none of {len(images)} names (first: {sample})."
         )
     named = sum(image.subject_id is not None for image in images)
     return replace(listing, images=images, level="subject").with_evidence(
-        f"Names give {len(people)} subject ids to {named} of {len(images)} images by {pattern!r}.",
+        f"Names give {len(people)} subject ids to {named} of {len(images)} images by '{pattern}'.",
         *_label_conflicts(images),
     )
 
