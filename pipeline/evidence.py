@@ -58,15 +58,9 @@ def collect(
         if (history := of(node, "model", _history)) is not None
     }
     judged = _judged(tables["test"]) if tables else None
-    samples = (
-        of(
-            "ImageExampleGen",
-            "examples",
-            lambda artifact: _samples(artifact, tables["test"], judged),
-        )
-        if tables and judged
-        else None
-    )
+    samples = None
+    if tables and judged:
+        samples = of("ImageExampleGen", "examples", lambda it: _samples(it, tables["test"], judged))
     return report.Evidence(
         run=_run(record),
         config=config.model_dump(mode="json"),
@@ -77,7 +71,7 @@ def collect(
         predictions=judged,
         samples=samples or (),
         baselines=_baselines(decision) if decision else {},
-        tfma=of("Evaluator", "evaluation", _tfma) or {},
+        tfma=of("Evaluator", "evaluation", _evaluated) or {},
         decision=decision,
         nodes=tuple(_node(state) for state in record.nodes),
         pushed=of("RegistryPusher", "pushed_model", _pushed),
@@ -232,21 +226,10 @@ def _baselines(decision: Decision) -> dict:
     return {name: levels for name, levels in decision.metrics.items() if name not in models}
 
 
-def _tfma(artifact: ArtifactRef) -> dict[str, Any]:
-    """TFMA's slice-level metrics of the candidate, flattened to `metric` or `metric/class`."""
-    import tensorflow_model_analysis as tfma
+def _evaluated(artifact: ArtifactRef) -> dict[str, float]:
+    from pipeline.evaluation import measured  # TFMA: only where the run has used it already
 
-    found: dict[str, Any] = {}
-    for metrics in tfma.load_metrics(artifact.uri):
-        if metrics.slice_key.single_slice_keys:
-            continue
-        for item in metrics.metric_keys_and_values:
-            value = item.value.double_value.value
-            if item.key.model_name in ("", "candidate") and item.value.HasField("double_value"):
-                class_id = item.key.sub_key.class_id
-                suffix = f"/{class_id.value}" if item.key.sub_key.HasField("class_id") else ""
-                found[item.key.name + suffix] = value
-    return found
+    return measured(artifact.uri)
 
 
 def _pushed(artifact: ArtifactRef) -> report.Pushed | None:
