@@ -61,7 +61,7 @@ class StageSettings(Settings):
     batch_size: PositiveInt = 32
     optimizer: OptimizerSettings = OptimizerSettings()
     augmentation: Literal["none", "mri", "simclr"] = "mri"
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     checkpoint_every_epochs: PositiveInt = 1
 
 
@@ -86,6 +86,19 @@ class FinetuneSettings(StageSettings):
     early_stopping_patience: PositiveInt | None = None
 
 
+class LiteRTSettings(Settings):
+    """What the converted students must show on validation images before they are kept.
+
+    Differences are between probabilities of the SavedModel and of the LiteRT file.
+    """
+
+    calibration_images: PositiveInt = 200  # of as many people as there are
+    checked_images: PositiveInt = 500
+    float_max_difference: PositiveFloat = 1e-4
+    int8_min_agreement: float = Field(0.9, ge=0.0, le=1.0)  # share given the same class
+    int8_max_mean_difference: PositiveFloat = 0.03
+
+
 class DistilSettings(StageSettings):
     """Distillation of the teacher into a small CNN: the student."""
 
@@ -95,6 +108,7 @@ class DistilSettings(StageSettings):
     temperature: PositiveFloat = 2.0
     alpha: float = Field(0.1, ge=0.0, le=1.0)  # weight of the true labels
     early_stopping_patience: PositiveInt | None = None
+    litert: LiteRTSettings = LiteRTSettings()
 
 
 AnyStage = Annotated[

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from blob_dataset import CLASSES, blob_split, draw_blob, make_example, write_records
+
+from trainer import examples, preprocessing
+from trainer.config import InputSettings
+from trainer.errors import TrainingDataError
+
+INPUT = InputSettings(image_size=32)
+
+
+def blob() -> np.ndarray:
+    return draw_blob(0, np.random.default_rng(0))
+
+
+def test_reads_splits_as_tfx_lists_them(blobs):
+    read = examples.read([blobs.train, blobs.unlabelled], INPUT, CLASSES)
+    assert read.images.shape == (117, 32, 32, 1)
+    assert read.images.dtype == np.uint8
+    assert np.bincount(read.labels + 1).tolist() == [27, 30, 30, 30]
+    assert len(set(read.subjects)) == 39
+    assert len(read.labelled()) == 90
+
+
+def test_cached_bytes_are_what_serving_computes(blobs):
+    settings = InputSettings(image_size=24)
+    read = examples.read([blobs.val], settings, CLASSES)
+    file = examples.match([blobs.val])[0]
+    record = next(iter(tf.data.TFRecordDataset(file, "GZIP")))
+    encoded = tf.train.Example.FromString(record.numpy()).features.feature["image"].bytes_list
+    served = preprocessing.preprocess(tf.constant(encoded.value), settings)
+    np.testing.assert_array_equal(served[0], preprocessing.scale(read.images[0]))
+
+
+def test_slice_level_data_has_no_subjects(tmp_path):
+    pattern = blob_split(tmp_path, "train", 3, named=False)
+    assert examples.read([pattern], INPUT, CLASSES).subjects is None
+
+
+def test_unlabelled_examples_need_no_subject(tmp_path):
+    known = make_example(blob(), 0, "someone")
+    unknown = make_example(blob(), -1, None)
+    pattern = write_records(tmp_path / "Split-train" / "data.gz", [known, unknown])
+    assert examples.read([pattern], INPUT, CLASSES).subjects.tolist() == ["someone", ""]
+
+
+def test_refuses_some_subjects_without_others(tmp_path):
+    both = [make_example(blob(), 0, "someone"), make_example(blob(), 0, None)]
+    pattern = write_records(tmp_path / "Split-train" / "data.gz", both)
+    with pytest.raises(TrainingDataError, match="1 of 2 labelled examples carry no subject id"):
+        examples.read([pattern], INPUT, CLASSES)
+
+
+def test_refuses_no_files(tmp_path):
+    with pytest.raises(TrainingDataError, match="No files match"):
+        examples.read([str(tmp_path / "*")], INPUT, CLASSES)
+
+
+def test_refuses_no_examples(tmp_path):
+    pattern = write_records(tmp_path / "Split-train" / "data.gz", [])
+    with pytest.raises(TrainingDataError, match="No examples in 1 file"):
+        examples.read([pattern], INPUT, CLASSES)
+
+
+@pytest.mark.parametrize("label", [3, -2])
+def test_refuses_a_label_outside_the_classes(tmp_path, label):
+    pattern = write_records(
+        tmp_path / "Split-train" / "data.gz", [make_example(blob(), label, "someone")]
+    )
+    with pytest.raises(TrainingDataError, match=rf"Received \[{label}\]"):
+        examples.read([pattern], INPUT, CLASSES)
+
+
+def test_refuses_to_learn_classes_without_labels(blobs):
+    read = examples.read([blobs.unlabelled], INPUT, CLASSES)
+    with pytest.raises(TrainingDataError, match="No labelled examples"):
+        read.labelled()
+
+
+def test_identity_ignores_where_the_pipeline_put_the_files(tmp_path):
+    first = blob_split(tmp_path / "1", "train", 3)
+    second = blob_split(tmp_path / "2", "train", 3)
+    other = blob_split(tmp_path / "3", "train", 6)
+    assert examples.identity([first]) == examples.identity([second])
+    assert examples.identity([first]) != examples.identity([other])

@@ -1,0 +1,164 @@
+"""The training input: TFRecords of `tf.Example`, decoded once and held in memory as bytes.
+
+A slice at 64 × 64 takes 4 KiB, so a hundred thousand of them take 400 MB; each epoch then costs no
+decoding. `trainer.preprocessing.scale` turns a batch of these bytes into exactly what serving sees.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+import tensorflow as tf
+
+from schema import features
+from trainer import preprocessing
+from trainer.config import InputSettings
+from trainer.errors import TrainingDataError
+
+READ_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images and what is known of them, in file order.
+
+    Attributes:
+        images: `uint8[N, S, S, C]`.
+        labels: `int32[N]`; -1 is unlabelled.
+        subjects: `object[N]` of `str`, or `None` for slice-level data.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    subjects: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, chosen: np.ndarray) -> "Examples":
+        """The examples at `chosen` (`bool[N]` or `int[M]`)."""
+        subjects = None if self.subjects is None else self.subjects[chosen]
+        return Examples(self.images[chosen], self.labels[chosen], subjects)
+
+    def labelled(self) -> "Examples":
+        """The examples that carry a label.
+
+        Raises:
+            TrainingDataError: none does.
+        """
+        known = self.labels != features.UNLABELLED
+        if not known.any():
+            raise TrainingDataError(
+                f"No labelled examples among the {len(self)} read. Supervised training needs the "
+                "split `train` with labels; pretraining does not."
+            )
+        return self.select(known)
+
+
+def read(patterns: Sequence[str], settings: InputSettings, classes: Sequence[str]) -> Examples:
+    """Reads every example of the files that match.
+
+    Args:
+        patterns: file patterns, such as TFX's `…/Split-train/*`; `.gz` files are GZIP.
+        settings: the size and channels to decode to.
+        classes: class names; labels index it.
+
+    Returns:
+        The examples, files in order of their names.
+
+    Raises:
+        TrainingDataError: no file matches, no example is in them, a label is outside `classes`, or
+            some labelled examples carry a subject id and others do not.
+    """
+    files = match(patterns)
+    batches = [
+        batch.as_numpy_iterator()
+        for compression in ("GZIP", "")
+        if (batch := _dataset(files, compression, settings)) is not None
+    ]
+    parts = [part for batch in batches for part in batch]
+    if not parts:
+        raise TrainingDataError(
+            f"No examples in {len(files)} file(s): {_abbreviate(files)}. Import images first, or "
+            "check that the split is not empty."
+        )
+    images, labels, subjects = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    _check_labels(labels, classes)
+    return Examples(images, labels.astype(np.int32), _subjects(subjects, labels))
+
+
+def match(patterns: Sequence[str]) -> list[str]:
+    """The files that match any of the patterns, sorted, each once.
+
+    Raises:
+        TrainingDataError: there is none.
+    """
+    files = sorted({file for pattern in patterns for file in tf.io.gfile.glob(pattern)})
+    if not files:
+        raise TrainingDataError(
+            f"No files match {list(patterns)}. Check the span's folder and the split's name."
+        )
+    return files
+
+
+def identity(patterns: Sequence[str]) -> list[tuple[str, int]]:
+    """What tells these files from others: split folder, name and size in bytes of each.
+
+    Only the last folder counts, because a pipeline writes the same examples under another number
+    when it runs again.
+    """
+    return [
+        ("/".join(PurePath(file).parts[-2:]), tf.io.gfile.stat(file).length)
+        for file in match(patterns)
+    ]
+
+
+def _dataset(files, compression: str, settings: InputSettings) -> tf.data.Dataset | None:
+    chosen = [file for file in files if file.endswith(".gz") == (compression == "GZIP")]
+    if not chosen:
+        return None
+    records = tf.data.TFRecordDataset(chosen, compression_type=compression)
+    return records.batch(READ_BATCH).map(
+        lambda serialized: _parse(serialized, settings), num_parallel_calls=tf.data.AUTOTUNE
+    )
+
+
+def _parse(serialized: tf.Tensor, settings: InputSettings) -> tuple[tf.Tensor, ...]:
+    parsed = tf.io.parse_example(
+        serialized,
+        {
+            features.IMAGE: tf.io.FixedLenFeature([], tf.string),
+            features.LABEL: tf.io.FixedLenFeature([], tf.int64, features.UNLABELLED),
+            features.SUBJECT_ID: tf.io.FixedLenFeature([], tf.string, ""),
+        },
+    )
+    images = preprocessing.decode(parsed[features.IMAGE], settings)
+    return images, parsed[features.LABEL], parsed[features.SUBJECT_ID]
+
+
+def _check_labels(labels: np.ndarray, classes: Sequence[str]) -> None:
+    outside = (labels < features.UNLABELLED) | (labels >= len(classes))
+    if outside.any():
+        raise TrainingDataError(
+            f"Labels outside the {len(classes)} classes {list(classes)}. Received "
+            f"{sorted(set(labels[outside].tolist()))} in {int(outside.sum())} example(s). Give the "
+            "class names of the dataset these files came from."
+        )
+
+
+def _subjects(subjects: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    named = subjects != b""
+    relevant = named[labels != features.UNLABELLED]
+    if relevant.all() and named.any():
+        return np.array([subject.decode() for subject in subjects], dtype=object)
+    if relevant.any():
+        raise TrainingDataError(
+            f"{int((~relevant).sum())} of {len(relevant)} labelled examples carry no subject id. "
+            "Import all of them with --subject-regex, or none."
+        )
+    return None
+
+
+def _abbreviate(files: Sequence[str], shown: int = 3) -> str:
+    return ", ".join(files[:shown]) + (" …" if len(files) > shown else "")

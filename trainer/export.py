@@ -1,0 +1,91 @@
+"""A trained model as a SavedModel that takes encoded images and needs none of our code.
+
+Two signatures share one graph: `serving_default` takes serialized `tf.Example`s, which is what the
+Evaluator feeds, and `predict_images` takes PNG or JPEG files, which is what a client has. What is
+evaluated is therefore what is served.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from schema import features
+from trainer.config import InputSettings
+from trainer.preprocessing import preprocess
+
+
+class Servable(tf.Module):
+    """A network behind the two signatures.
+
+    Attributes:
+        class_names: `string[C]`, in the order of the outputs; empty for an encoder. It stays an
+            attribute of the loaded SavedModel.
+    """
+
+    def __init__(self, model: keras.Model, settings: InputSettings, classes: Sequence[str]):
+        super().__init__(name="servable")
+        self._settings = settings
+        self._model_call = _inference(model)
+        # Keras' wrappers stay behind: what is saved holds plain variables only.
+        self.weights = [weight.value for weight in model.weights]
+        self.class_names = tf.Variable(
+            tf.constant(list(classes), tf.string, shape=(len(classes),)), trainable=False
+        )
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def serving_default(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Serialized `tf.Example`s with the feature `image`, `string[N]`, to the outputs."""
+        wanted = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
+        return self._answer(tf.io.parse_example(examples, wanted)[features.IMAGE])
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="images")])
+    def predict_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """PNG or JPEG files, `string[N]`, to the outputs."""
+        return self._answer(images)
+
+    def _answer(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._model_call(preprocess(encoded, self._settings))
+
+
+def save(
+    folder: Path, model: keras.Model, settings: InputSettings, classes: Sequence[str] = ()
+) -> None:
+    """Writes the SavedModel.
+
+    A classifier gives `probabilities` and `logits`, `float32[N, C]`; an encoder gives
+    `embeddings: float32[N, D]`.
+
+    Args:
+        folder: written beside its place and renamed there, replacing what was there.
+        model: of any kind in `trainer.architectures.KINDS`.
+        settings: what the network sees.
+        classes: class names in the order of the outputs; empty for an encoder.
+    """
+    servable = Servable(model, settings, classes)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    tf.saved_model.save(
+        servable,
+        str(partial),
+        signatures={
+            "serving_default": servable.serving_default,
+            "predict_images": servable.predict_images,
+        },
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _inference(model: keras.Model):
+    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = model(images, training=False)
+        if isinstance(outputs, dict):
+            return {"embeddings": outputs["embeddings"]}
+        logits = tf.cast(outputs, tf.float32)
+        return {"probabilities": tf.nn.softmax(logits), "logits": logits}
+
+    return answer

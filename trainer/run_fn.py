@@ -1,0 +1,163 @@
+"""The door through which TFX's Trainer calls the three stages.
+
+`fn_args` is duck-typed; nothing here imports TFX. `custom_config` holds `stage` (settings as JSON),
+`classes` and `severity` (JSON lists), `checkpoint_root` (a folder that outlives a killed run) and,
+where unlabelled images do not come with the training split, `unlabelled_files` (patterns).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer import bundle, checkpointing, examples, export, litert, loop
+from trainer.bundle import Bundle, Description
+from trainer.config import (
+    DistilSettings,
+    FinetuneSettings,
+    PretrainSettings,
+    StageSettings,
+    parse_stage,
+)
+from trainer.errors import StageError
+from trainer.examples import Examples
+from trainer.loop import Workspace
+from trainer.stages.distil import distil
+from trainer.stages.finetune import finetune
+from trainer.stages.pretrain import pretrain
+from trainer.stages.trained import Trained
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `fn_args` asks for, read and checked.
+
+    Attributes:
+        settings: of the stage.
+        classes: class names; labels index it.
+        severity: the classes in ordinal order, or `None`.
+        train_files: patterns of labelled and unlabelled training files.
+        eval_files: patterns of the validation split.
+        base_model: the SavedModel that this stage starts from, if any; its bundle lies beside it.
+        serving_model_dir: where the SavedModel goes; the bundle goes beside it.
+        logs: TensorBoard's folder, if any.
+        checkpoint_root: folder of all resumable states, if any.
+    """
+
+    settings: PretrainSettings | FinetuneSettings | DistilSettings
+    classes: tuple[str, ...]
+    severity: tuple[str, ...] | None
+    train_files: tuple[str, ...]
+    eval_files: tuple[str, ...]
+    base_model: str | None
+    serving_model_dir: Path
+    logs: Path | None
+    checkpoint_root: Path | None
+
+
+def run_fn(fn_args: Any) -> None:
+    """Trains one stage and exports its model (the contract of TFX's Trainer).
+
+    Args:
+        fn_args: an object with TFX's `FnArgs` attributes `custom_config`, `train_files`,
+            `eval_files`, `base_model`, `serving_model_dir` and `model_run_dir`.
+
+    Raises:
+        schema.errors.CortexflowError: data, settings and base model do not fit, training diverged,
+            or a converted model answers differently.
+        pydantic.ValidationError: the stage's settings are not valid.
+    """
+    train_and_export(read_job(fn_args))
+
+
+def read_job(fn_args: Any) -> Job:
+    """Reads TFX's arguments.
+
+    Raises:
+        StageError: `custom_config` lacks the stage or the class names.
+        pydantic.ValidationError: the stage's settings are not valid.
+    """
+    config = fn_args.custom_config or {}
+    missing = [key for key in ("stage", "classes") if not config.get(key)]
+    if missing:
+        raise StageError(
+            f"custom_config lacks {missing} (received keys: {sorted(config)}). It needs the "
+            "stage's settings and the class names, both as JSON."
+        )
+    severity = json.loads(config.get("severity") or "null")
+    root = config.get("checkpoint_root")
+    return Job(
+        settings=parse_stage(config["stage"]),
+        classes=tuple(json.loads(config["classes"])),
+        severity=tuple(severity) if severity else None,
+        train_files=(*fn_args.train_files, *(config.get("unlabelled_files") or ())),
+        eval_files=tuple(fn_args.eval_files or ()),
+        base_model=fn_args.base_model or None,
+        serving_model_dir=Path(fn_args.serving_model_dir),
+        logs=Path(fn_args.model_run_dir) if fn_args.model_run_dir else None,
+        checkpoint_root=Path(root) if root else None,
+    )
+
+
+def train_and_export(job: Job, progress: loop.Progress = loop.log_progress) -> Trained:
+    """Runs a job from its files to its exported model, continuing where a killed run stopped.
+
+    Args:
+        job: what to do.
+        progress: hears of every finished epoch.
+
+    Returns:
+        The trained model, already exported.
+    """
+    settings = job.settings
+    base = bundle.load(bundle.beside(job.base_model)) if job.base_model else None
+    checkpoints = _checkpoints(job, base)
+    workspace = Workspace(checkpoints, job.logs, progress)
+    train = examples.read(job.train_files, settings.input, job.classes)
+    held_out = None
+    if isinstance(settings, PretrainSettings):
+        trained = pretrain(settings, train, workspace)
+    else:
+        held_out = examples.read(job.eval_files, settings.input, job.classes).labelled()
+        stage = finetune if isinstance(settings, FinetuneSettings) else distil
+        trained = stage(
+            settings, train, held_out, classes=job.classes, base=base, workspace=workspace
+        )
+    _export(job, trained, train, held_out)
+    checkpointing.discard(checkpoints)
+    return trained
+
+
+def _checkpoints(job: Job, base: Bundle | None) -> Path | None:
+    if job.checkpoint_root is None:
+        return None
+    inputs = examples.identity([*job.train_files, *job.eval_files])
+    mark = checkpointing.fingerprint(job.settings, inputs, base.digest if base else None)
+    return job.checkpoint_root / f"{job.settings.stage}-{mark}"
+
+
+def _export(job: Job, trained: Trained, train: Examples, held_out: Examples | None) -> None:
+    settings: StageSettings = job.settings
+    classes: Sequence[str] = () if trained.kind == "encoder" else job.classes
+    export.save(job.serving_model_dir, trained.model, settings.input, classes)
+    if isinstance(settings, DistilSettings):
+        litert.export(
+            job.serving_model_dir / "litert",
+            trained.model,
+            settings.litert,
+            input_settings=settings.input,
+            calibration=train,
+            held_out=held_out,
+        )
+    description = Description(
+        kind=trained.kind,
+        architecture=trained.architecture.model_dump(mode="json"),
+        input=settings.input,
+        classes=tuple(classes),
+        severity=job.severity if classes else None,
+        stage=settings.model_dump(mode="json"),
+    )
+    bundle.save(
+        bundle.beside(str(job.serving_model_dir)), trained.model, description, trained.history
+    )

@@ -1,0 +1,1 @@
+"""The three stages: `pretrain` without labels, `finetune` the teacher, `distil` the student."""

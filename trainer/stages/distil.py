@@ -1,0 +1,119 @@
+"""The student: a small CNN learns to answer as the teacher does (SimCLRv2, section 2.3).
+
+Teacher and student see the same augmented view, which teaches more than answers given once to the
+plain image (Beyer et al. 2022, "A good teacher is patient and consistent"), and the teacher's
+forward pass costs little beside the student's update at these sizes. Without augmentation the
+answers cannot change, so they are computed once.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from trainer import architectures, loop, sampling, validation
+from trainer.architectures import StudentArchitecture
+from trainer.augmentation import augment
+from trainer.bundle import Bundle
+from trainer.config import DistilSettings
+from trainer.errors import StageError
+from trainer.examples import Examples
+from trainer.loop import Training, Workspace
+from trainer.losses import DistillationLoss
+from trainer.optimizers import build_optimizer
+from trainer.preprocessing import scale
+from trainer.stages.trained import Trained
+
+
+def distil(
+    settings: DistilSettings,
+    examples: Examples,
+    held_out: Examples,
+    *,
+    classes: Sequence[str],
+    base: Bundle | None,
+    workspace: Workspace,
+) -> Trained:
+    """Trains a small CNN on the teacher's outputs, and a little on the true labels.
+
+    Args:
+        settings: the stage's.
+        examples: to train on, with labels or without (-1); the latter learn from the teacher only.
+        held_out: validation examples, of other people.
+        classes: class names; must be the teacher's.
+        base: the teacher.
+        workspace: where state and logs go.
+
+    Returns:
+        The student of the epoch with the best macro AUC over validation people.
+
+    Raises:
+        StageError: there is no teacher, or it has other classes or another input.
+        TrainingDataError: no examples, or validation examples of one class only.
+        TrainingDiverged: the loss stopped being a number.
+    """
+    teacher = _teacher(settings, classes, base)
+    held_out = held_out.labelled()
+    architecture = StudentArchitecture(
+        filters=settings.filters, dense=settings.dense, classes=len(classes)
+    )
+    model = architectures.build("student", architecture, settings.input, settings.seed)
+    batch = sampling.batch_of(len(examples), settings.batch_size)
+    optimizer = build_optimizer(
+        settings.optimizer,
+        model=model,
+        steps_per_epoch=-(-len(examples) // batch),
+        epochs=settings.epochs,
+        batch_size=batch,
+    )
+    distillation_loss = DistillationLoss(settings.temperature, settings.alpha)
+    levels, labels = tf.constant(examples.images), tf.constant(examples.labels)
+    plain = settings.augmentation == "none"
+    answers = tf.constant(validation.predictor(teacher)(examples.images)) if plain else None
+
+    @tf.function
+    def step(indices: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = augment(scale(tf.gather(levels, indices)), settings.augmentation, seed=seed)
+        wanted = tf.gather(answers, indices) if plain else teacher(images, training=False)
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            loss = distillation_loss(tf.gather(labels, indices), logits, wanted)
+        variables = model.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        agreed = tf.argmax(logits, axis=1) == tf.argmax(wanted, axis=1)
+        return {"loss": loss, "teacher_agreement": tf.reduce_mean(tf.cast(agreed, tf.float32))}
+
+    training = Training(
+        stage="distil",
+        model=model,
+        optimizer=optimizer,
+        epochs=settings.epochs,
+        seed=settings.seed,
+        batches=lambda random: sampling.shuffled(len(examples), batch, random),
+        step=step,
+        validate=validation.validator(model, held_out),
+        score=validation.score,
+        patience=settings.early_stopping_patience,
+        checkpoint_every_epochs=settings.checkpoint_every_epochs,
+    )
+    return Trained("student", model, architecture, loop.run(training, workspace))
+
+
+def _teacher(settings: DistilSettings, classes: Sequence[str], base: Bundle | None):
+    if base is None:
+        raise StageError(
+            "Distillation needs a teacher (received no base model). Connect the student to the "
+            "node that trains the teacher."
+        )
+    if base.description.kind != "teacher":
+        raise StageError(f"Distillation needs a teacher (received a {base.description.kind}).")
+    if base.description.classes != tuple(classes):
+        raise StageError(
+            f"The teacher knows the classes {list(base.description.classes)}, the data has "
+            f"{list(classes)}. Train the teacher on this dataset first."
+        )
+    if base.description.input != settings.input:
+        raise StageError(
+            f"The teacher sees {base.description.input}, the student {settings.input}. "
+            "Set both to the same input."
+        )
+    return base.model
