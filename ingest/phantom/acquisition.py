@@ -119,10 +119,10 @@ class Scanner:
     def point_spread(self) -> float:
         """Standard deviation of the blur in pixels.
 
-        `Site.blur` holds the pixel's own width at 128 pixels, which does not zoom with the image.
+        `Site.blur` was measured with the width of a 128-pixel slice's pixel in it; the tissue has
+        the width of its own pixels already.
         """
-        optical = (self.site.blur**2 - PIXEL_BOX**2) * self.zoom**2
-        return float(np.sqrt(optical + PIXEL_BOX**2))
+        return float(np.sqrt(self.site.blur**2 - PIXEL_BOX**2)) * self.zoom
 
     def scan(self, tissue: np.ndarray, noise: list[np.random.Generator]) -> np.ndarray:
         """Makes images of tissue.

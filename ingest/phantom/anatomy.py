@@ -9,13 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ingest.phantom.fields import draw_field
-from ingest.phantom.geometry import PIXEL, Hull, Stack, ellipse, highest
+from ingest.phantom.geometry import PIXEL, Hull, Part, Stack, ellipse, highest, partial_volume
 from ingest.phantom.latents import Latents
 from ingest.phantom.spec import STACK
 from ingest.phantom.sulci import carve_sulci
 
 HALF_HEIGHT, HALF_WIDTH = 0.90, 0.86  # the hull stays within, with its largest displacements
 ROUNDNESS = 2.25  # exponent of the superellipse
+EDGE_SLOPE = 0.14  # of the ventricles' potential, per pixel of a 128-pixel slice
 
 # Ventricles / brain over the 32 slices, relative to the subject's mean (public set, smoothed).
 # fmt: off
@@ -28,24 +29,23 @@ VENTRICLE_PROFILE /= VENTRICLE_PROFILE.mean()
 
 
 class Anatomy(NamedTuple):
-    """A subject's shape in the stack. Masks are bool[Z, size, size]; fractions float64[Z].
+    """A subject's shape in the stack; arrays lie in the window of `hull`.
 
     Attributes:
         hull: the brain with everything in it.
-        ventricles, sulci, hippocampus: disjoint parts of the hull.
-        horns: temporal horns, the fluid around the hippocampus.
-        vbr, sulcal: the fractions of the hull's area that were aimed at in each slice.
-        frame: warped coordinates and depth, for painting tissue.
+        ventricles, sulci: the fluid that carries the stage of disease.
+        hippocampus: bool[Z, h, w].
+        horns: bool[Z, h, w], temporal horns: the fluid around the hippocampus.
+        vbr, sulcal: float64[Z], areas of ventricles and sulci aimed at, as fractions of the hull's.
     """
 
-    hull: np.ndarray
-    ventricles: np.ndarray
-    sulci: np.ndarray
+    hull: Hull
+    ventricles: Part
+    sulci: Part
     hippocampus: np.ndarray
     horns: np.ndarray
     vbr: np.ndarray
     sulcal: np.ndarray
-    frame: Hull
 
 
 def build_anatomy(latents: Latents, rng: np.random.Generator, stack: Stack) -> Anatomy:
@@ -62,18 +62,12 @@ def build_anatomy(latents: Latents, rng: np.random.Generator, stack: Stack) -> A
     vbr = np.interp(stack.positions, np.arange(STACK), profile)
     ventricles = carve_ventricles(frame, vbr, rng, stack)
     sulcal = latents.sulci * (1 + 0.10 * (0.5 - stack.t.ravel()))
-    sulci = carve_sulci(frame, ventricles, sulcal, rng, stack)
+    sulci = carve_sulci(frame, ventricles.mask, sulcal, rng, stack)
     hippocampus, horns = place_hippocampus(frame, latents.hippocampus, stack)
-    hippocampus &= ~(ventricles | sulci)
-    horns &= ~(ventricles | sulci | hippocampus)
-
-    def whole(mask: np.ndarray) -> np.ndarray:
-        image = np.zeros((len(stack.positions), stack.size, stack.size), bool)
-        image[frame.window.block] = mask
-        return image
-
-    masks = (whole(m) for m in (frame.mask, ventricles, sulci, hippocampus, horns))
-    return Anatomy(*masks, vbr, sulcal, frame)
+    fluid = ventricles.mask | sulci.mask
+    hippocampus &= ~fluid
+    horns &= ~(fluid | hippocampus)
+    return Anatomy(frame, ventricles, sulci, hippocampus, horns, vbr, sulcal)
 
 
 def build_hull(rng: np.random.Generator, stack: Stack) -> Hull:
@@ -99,7 +93,7 @@ def build_hull(rng: np.random.Generator, stack: Stack) -> Hull:
 
 def carve_ventricles(
     frame: Hull, fraction: np.ndarray, rng: np.random.Generator, stack: Stack
-) -> np.ndarray:
+) -> Part:
     """Lateral ventricles (frontal horn, body, atrium on either side) and the third ventricle.
 
     Args:
@@ -109,7 +103,7 @@ def carve_ventricles(
         stack: where to sample.
 
     Returns:
-        bool[Z, h, w] in the frame's window.
+        The structure in the frame's window.
     """
     asymmetry = 1 + 0.12 * rng.standard_normal()
     outline = draw_field(rng, 5, 6)
@@ -149,11 +143,13 @@ def carve_ventricles(
     potential -= 0.5 * septum
     potential += 0.10 * outline.on(stack.positions, PIXEL * core.window.y, PIXEL * core.window.x)
     potential -= 5.0 * (core.depth < 14)
-    mask = np.zeros(frame.mask.shape, bool)
     wanted = np.rint(fraction * frame.area).astype(int)
     levels = [highest(values, count) for values, count in zip(potential, wanted, strict=True)]
-    mask[cut] = potential >= np.array(levels)[:, None, None]
-    return mask
+    height = potential - np.array(levels)[:, None, None]
+    part = Part(np.zeros(frame.mask.shape, bool), np.zeros(frame.mask.shape, np.float32))
+    part.mask[cut] = height >= 0
+    part.share[cut] = partial_volume(height, EDGE_SLOPE, stack)
+    return part
 
 
 def place_hippocampus(frame: Hull, factor: float, stack: Stack) -> tuple[np.ndarray, np.ndarray]:

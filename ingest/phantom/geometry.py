@@ -111,6 +111,33 @@ def ellipse(
     return 1 - np.sqrt(u, out=u)
 
 
+class Part(NamedTuple):
+    """A structure whose area was aimed at.
+
+    Attributes:
+        mask: bool[Z, h, w], of exactly the area aimed at.
+        share: float32[Z, h, w], how much of each pixel is in the structure: partial volume, without
+            which a small image would be jagged. It is 0.5 at the mask's edge.
+    """
+
+    mask: np.ndarray
+    share: np.ndarray
+
+
+def partial_volume(height: np.ndarray, slope: float, stack: Stack) -> np.ndarray:
+    """Share of a pixel that lies above a threshold.
+
+    Args:
+        height: potential above the threshold.
+        slope: of the potential at a typical edge, per pixel of a 128-pixel slice.
+        stack: gives the size of a pixel.
+
+    Returns:
+        float32, in [0, 1], of the shape of `height`.
+    """
+    return np.clip(0.5 + height * (stack.zoom / slope), 0, 1).astype(np.float32)
+
+
 def highest(values: np.ndarray, count: int) -> float:
     """The count-th largest of some values: at or above it lie exactly `count` of them."""
     if count < 1:

@@ -7,9 +7,9 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from ingest.phantom.acquisition import SITES, Scanner
-from ingest.phantom.anatomy import build_anatomy
-from ingest.phantom.geometry import Stack
+from ingest.phantom.acquisition import SITES, Pose, Scanner
+from ingest.phantom.anatomy import Anatomy, build_anatomy
+from ingest.phantom.geometry import Part, Stack, highest
 from ingest.phantom.latents import (
     ACQUISITION_STREAM,
     ANATOMY_STREAM,
@@ -98,7 +98,34 @@ def render_subject(spec: PhantomSpec, index: int) -> Subject:
         site=site,
         latents=latents,
         encoded=scanner.encode(images),
-        masks={name: scanner.pose.move_mask(getattr(anatomy, name)) for name in MASKS},
+        masks=_as_seen(anatomy, scanner.pose),
         vbr=anatomy.vbr,
         sulcal=anatomy.sulcal,
     )
+
+
+def _as_seen(anatomy: Anatomy, pose: Pose) -> dict[str, np.ndarray]:
+    """The masks where they lie in the images.
+
+    Turning a small mask changes its area by a few per cent; so the areas aimed at are met again.
+    """
+    window = anatomy.hull.window
+
+    def whole(part: np.ndarray) -> np.ndarray:
+        image = np.zeros((len(part), pose.size, pose.size), part.dtype)
+        image[window.block] = part
+        return image
+
+    hull = pose.move_mask(whole(anatomy.hull.mask))
+    area = hull.sum((1, 2))
+
+    def moved(part: Part, fraction: np.ndarray, free: np.ndarray) -> np.ndarray:
+        share = np.where(free, pose.move(whole(part.share)), 0)
+        wanted = np.rint(fraction * area).astype(int)
+        levels = [highest(values, count) for values, count in zip(share, wanted, strict=True)]
+        return share >= np.array(levels)[:, None, None]
+
+    ventricles = moved(anatomy.ventricles, anatomy.vbr, hull)
+    sulci = moved(anatomy.sulci, anatomy.sulcal, hull & ~ventricles)
+    hippocampus = pose.move_mask(whole(anatomy.hippocampus)) & ~(ventricles | sulci)
+    return dict(zip(MASKS, (hull, ventricles, sulci, hippocampus), strict=True))

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ingest.phantom.fields import Axis, SmoothField, draw_field
-from ingest.phantom.geometry import PIXEL, Hull, Stack, highest
+from ingest.phantom.geometry import PIXEL, Hull, Part, Stack, highest, partial_volume
 
 DEEPEST = 30.0  # 128-pixel-slice pixels: beyond it the potential never reaches the threshold
 ANGLES, DEPTHS = 240, 48  # cells of the table: 1.5 degrees by 1 pixel, linear in between
+EDGE_SLOPE = 0.21  # of the potential, per pixel of a 128-pixel slice
 GAP = 2.0  # 128-pixel-slice pixels of tissue between a ventricle and the nearest sulcus
 
 
@@ -23,7 +24,7 @@ def carve_sulci(
     fraction: np.ndarray,
     rng: np.random.Generator,
     stack: Stack,
-) -> np.ndarray:
+) -> Part:
     """Fluid between the folds of the cortex.
 
     Args:
@@ -34,7 +35,7 @@ def carve_sulci(
         stack: where to sample.
 
     Returns:
-        bool[Z, h, w] in the frame's window.
+        The structure in the frame's window.
     """
     folds = [
         SmoothField(
@@ -62,12 +63,13 @@ def carve_sulci(
     potential += _midline_fissure(x + 0.012 * bend.on(*places).ravel()[rows], y, depth)
     potential += _sylvian_fissure(x, y, t)
 
-    mask = np.zeros(frame.mask.size, bool)
+    part = Part(np.zeros(frame.mask.shape, bool), np.zeros(frame.mask.shape, np.float32))
     wanted = np.rint(fraction * frame.area).astype(int)
     for start, end, count in zip([0, *slice_ends], slice_ends, wanted, strict=False):
-        values = potential[start:end]
-        mask[rows[start:end]] = values >= highest(values, count)
-    return mask.reshape(frame.mask.shape)
+        height = potential[start:end] - highest(potential[start:end], count)
+        part.mask.ravel()[rows[start:end]] = height >= 0
+        part.share.ravel()[rows[start:end]] = partial_volume(height, EDGE_SLOPE, stack)
+    return part
 
 
 def widen(mask: np.ndarray, steps: int) -> np.ndarray:

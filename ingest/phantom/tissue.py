@@ -4,7 +4,7 @@ import numpy as np
 
 from ingest.phantom.anatomy import Anatomy
 from ingest.phantom.fields import draw_field
-from ingest.phantom.geometry import PIXEL, Hull, Stack, ellipse
+from ingest.phantom.geometry import PIXEL, Hull, Stack, ellipse, partial_volume
 from ingest.phantom.latents import Latents
 
 FLUID, SULCUS, RIM = 0.20, 0.30, 0.30  # folds are narrow: they are seen mixed with cortex
@@ -36,10 +36,8 @@ def paint(anatomy: Anatomy, latents: Latents, rng: np.random.Generator, stack: S
     Returns:
         float32[Z, size, size], 0 outside the hull, at most about 1.05 within.
     """
-    frame = anatomy.frame
-    inside = frame.window.block
-    sulci = anatomy.sulci[inside]
-    grey = cortex(sulci | ~frame.mask, latents.thickness, stack.zoom)
+    frame = anatomy.hull
+    grey = cortex(anatomy.sulci.mask | ~frame.mask, latents.thickness, stack.zoom)
     white = (grey < 0.5) & frame.mask
     texture = draw_field(rng, 3, 5).on(
         stack.positions, PIXEL * frame.window.y, PIXEL * frame.window.x
@@ -48,13 +46,14 @@ def paint(anatomy: Anatomy, latents: Latents, rng: np.random.Generator, stack: S
     _darken_nuclei(tissue, white, frame, stack)
     lesions = _draw_lesions(rng, 1.5 + 2.5 * (latents.vbr > MANY_LESIONS_VBR))
     _darken_lesions(tissue, white, frame, lesions, stack)
-    tissue[anatomy.hippocampus[inside]] = HIPPOCAMPUS
-    tissue[anatomy.ventricles[inside] | anatomy.horns[inside]] = FLUID
-    tissue[sulci] = SULCUS
+    tissue[anatomy.hippocampus] = HIPPOCAMPUS
+    tissue[anatomy.horns] = FLUID
+    tissue += anatomy.ventricles.share * (FLUID - tissue)
+    tissue += anatomy.sulci.share * (SULCUS - tissue)
     np.maximum(tissue, RIM, out=tissue, where=frame.depth < SURFACE_LAYER)
-    tissue *= frame.mask
+    tissue *= partial_volume(frame.depth - 0.5, 1.0, stack)
     image = np.zeros((len(stack.positions), stack.size, stack.size), np.float32)
-    image[inside] = tissue
+    image[frame.window.block] = tissue
     return image
 
 
