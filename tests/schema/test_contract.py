@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from schema import contract, features
+from ingest.phantom.cohort import generate
+from ingest.phantom.spec import PhantomSpec
+from schema import contract, features, statistics
 from schema.contract import Anomaly, Change
 from schema.descriptors import NAMES, describe
 from schema.errors import CortexflowError
@@ -79,8 +81,6 @@ def write_records(path, rows):
 @pytest.fixture(scope="module")
 def judge():
     """Anomalies of rows under the curated schema, as {feature: description}."""
-    from schema import statistics
-
     schema = contract.load()
 
     def judge(rows, environment="TRAINING"):
@@ -122,8 +122,6 @@ def test_real_slices_keep_the_contract(judge, shared):
 def test_existing_records_keep_the_contract(judge, shared):
     import tensorflow as tf
 
-    from schema import statistics
-
     rows = []
     for file in sorted((shared / "data" / "seed_tfrecords").iterdir()):
         for record in statistics._records([file]):
@@ -133,6 +131,28 @@ def test_existing_records_keep_the_contract(judge, shared):
     found = contract.validate(statistics.of_examples(rows), contract.load())
     assert len(rows) == 80
     assert found == []
+
+
+def test_phantom_of_every_site_keeps_the_contract(judge, tmp_path):
+    spec = PhantomSpec(preset="realistic", subjects=(2, 1, 1, 2), site=(0, 1, 2), seed=3)
+    images = sorted(generate(spec, tmp_path, workers=1).glob("images/*/*.jpg"))
+    assert len(images) == 48
+    assert judge([row(image.read_bytes(), 2) for image in images]) == {}
+
+
+def test_statistics_without_a_schema_are_judged_alike(valid):
+    """As the pipeline's StatisticsGen makes them: labels counted as numbers, not categories."""
+    from tensorflow_data_validation import StatsOptions
+    from tensorflow_data_validation.statistics.stats_impl import generate_statistics_in_memory
+    from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+
+    for label, broken in ((0, []), (features.UNLABELLED, []), (4, ["label"])):
+        rows = [serialize(values | {features.LABEL: label}) for values in valid]
+        batch = statistics._described(ExamplesToRecordBatchDecoder().DecodeBatch(rows))
+        found = contract.validate(
+            generate_statistics_in_memory(batch, StatsOptions()), contract.load()
+        )
+        assert [anomaly.feature for anomaly in found] == broken
 
 
 @pytest.mark.parametrize(
@@ -234,16 +254,12 @@ def test_draft_from_a_dataset(dataset):
 
 
 def test_draft_accepts_its_own_data_and_survives_writing(dataset, tmp_path):
-    from schema import statistics
-
     (tmp_path / "draft.pbtxt").write_text(contract.render(contract.infer(dataset)))
     draft = contract.load(tmp_path / "draft.pbtxt")
     assert contract.validate(statistics.read(dataset), draft) == []
 
 
 def test_examplegen_and_statistics_folders_are_read(dataset, tmp_path):
-    from schema import statistics
-
     computed = statistics.read(dataset)
     assert list(computed) == ["train", "unlabelled"]
     assert computed["train"].datasets[0].num_examples == 8
@@ -269,8 +285,6 @@ def test_described_examples_are_not_described_again(judge):
 
 
 def test_sources_that_hold_nothing_are_refused(tmp_path):
-    from schema import statistics
-
     with pytest.raises(CortexflowError, match="neither statistics nor TFRecords"):
         statistics.read(tmp_path)
     for content in (b"", b"\xff\xff"):
@@ -280,8 +294,6 @@ def test_sources_that_hold_nothing_are_refused(tmp_path):
 
 
 def test_cut_records_are_named(tmp_path):
-    from schema import statistics
-
     cut = gzip.compress(struct.pack("<Q", 100) + b"short")
     (tmp_path / "cut.tfrecord.gz").write_bytes(cut)
     with pytest.raises(CortexflowError, match=r"cut\.tfrecord\.gz is not a whole TFRecord"):
@@ -338,8 +350,6 @@ def test_files_that_are_no_schema_are_refused(tmp_path, content):
 
 
 def test_anomalies_carry_their_split(valid):
-    from schema import statistics
-
     good = statistics.of_examples(map(serialize, valid))
     bad = statistics.of_examples([serialize(row(slice_like(0), label=9))])
     found = contract.validate({"val": bad, "train": good}, contract.load())
