@@ -1,0 +1,173 @@
+"""ROC, precision–recall and calibration: `trainer.metrics` computes, `figures` draws."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from components.report import figures, style
+from components.report.evidence import Dataset, Evidence
+from components.report.figures import Line
+from components.report.panels import Panel
+from components.report.scores import Scores
+from trainer import metrics
+from trainer.metrics import Curve, Reliability
+
+POINTS = 250  # more cannot be seen at the size of a panel
+LOOKS = {"student": (2.4, "-"), "teacher": (1.0, "-"), "slices": (1.3, "--")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """Panels for each class and each average; `both`: slices are drawn beside people."""
+
+    roc: tuple[Panel, ...]
+    pr: tuple[Panel, ...]
+    teacher: bool
+    both: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Subject:
+    """What one panel is about: a class (`label`, `rank`) or an average over classes."""
+
+    title: str
+    rank: int | None = None
+    label: int | None = None
+
+    def of(self, curves: metrics.Curves) -> Curve | None:
+        """This subject's curve among a model's."""
+        if self.label is not None:
+            return curves.classes[self.label]
+        return curves.macro if self.title.startswith("Macro") else curves.micro
+
+
+def curves(evidence: Evidence, levels: Sequence[Scores]) -> Curves | None:
+    """Draws the headline level's curves, with slices beside people; None without a model."""
+    if not levels:
+        return None
+    headline, beside = levels[0], levels[1:]
+    series = {name: (table, headline.labels) for name, table in headline.probabilities.items()}
+    for at in beside:
+        series["slices"] = (at.probabilities["student"], at.labels)
+    roc = {name: metrics.roc_curves(*answers) for name, answers in series.items()}
+    pr = {name: _stepped(metrics.precision_recall_curves(*of)) for name, of in series.items()}
+    subjects = _subjects(evidence.dataset)
+    return Curves(
+        tuple(_roc(f"roc{position}", of, roc, headline) for position, of in enumerate(subjects)),
+        tuple(_pr(f"pr{position}", of, pr, headline) for position, of in enumerate(subjects)),
+        "teacher" in headline.probabilities,
+        bool(beside),
+    )
+
+
+def _subjects(dataset: Dataset) -> list[_Subject]:
+    of_classes = [
+        _Subject(dataset.classes[label], rank, label) for rank, label in enumerate(dataset.order)
+    ]
+    return [*of_classes, _Subject("Macro average"), _Subject("Micro average")]
+
+
+def _roc(key: str, of: _Subject, found: Mapping[str, metrics.Curves], scores: Scores) -> Panel:
+    lines, areas = _lines(of, found)
+    if not lines:
+        return _void(of, scores)
+    svg = figures.roc(key, f"ROC curve, {of.title}; area: {areas}", lines)
+    return Panel(of.title, f"AUC: {areas}", svg, of.rank)
+
+
+def _pr(key: str, of: _Subject, found: Mapping[str, metrics.Curves], scores: Scores) -> Panel:
+    lines, areas = _lines(of, found)
+    if not lines:
+        return _void(of, scores)
+    prevalence = _prevalence(of, scores)
+    description = f"Precision over recall, {of.title}; average precision: {areas}"
+    note = f"AP: {areas}; prevalence\u00a0{prevalence:.2f}"
+    svg = figures.precision_recall(key, description, lines, prevalence)
+    return Panel(of.title, note, svg, of.rank)
+
+
+def _lines(of: _Subject, found: Mapping[str, metrics.Curves]) -> tuple[list[Line], str]:
+    """The lines of one panel, the student's on top, and their areas in words."""
+    colour = style.ACCENT if of.rank is None else style.class_colour(of.rank)
+    known = {name: curve for name, curves in found.items() if (curve := of.of(curves))}
+    areas = ", ".join(f"{name}\u00a0{curve.area:.3f}" for name, curve in known.items())
+    lines = [Line(*_thinned(curve), colour, *LOOKS[name]) for name, curve in known.items()]
+    return lines[::-1], areas
+
+
+def _stepped(curves: metrics.Curves) -> metrics.Curves:
+    classes = tuple(curve and _steps(curve) for curve in curves.classes)
+    return metrics.Curves(classes, _steps(curves.micro), curves.macro)
+
+
+def _steps(curve: Curve) -> Curve:
+    """The steps whose area is the average precision: of each recall, the first precision."""
+    x, first = np.unique(curve.x, return_index=True)
+    return Curve(x, curve.y[first], curve.area)
+
+
+def _thinned(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+    """Leaves out points that cannot be seen."""
+    if len(curve.x) <= POINTS:
+        return curve.x, curve.y
+    kept = np.linspace(0, len(curve.x) - 1, POINTS).round().astype(int)
+    return curve.x[kept], curve.y[kept]
+
+
+def _prevalence(of: _Subject, scores: Scores) -> float:
+    """Precision of a guess: the share of positives (pooled, one in C pairs is positive).
+
+    The macro average takes the mean over classes present, as its curve does.
+    """
+    classes = scores.probabilities["student"].shape[1]
+    if of.label is not None:
+        return float((scores.labels == of.label).mean())
+    if of.title.startswith("Micro"):
+        return 1.0 / classes
+    return 1.0 / len(np.unique(scores.labels))
+
+
+def _void(of: _Subject, scores: Scores) -> Panel:
+    return Panel(of.title, "", None, of.rank, void=f"needs {scores.units} of this class and others")
+
+
+def calibration(levels: Sequence[Scores]) -> tuple[Panel, ...]:
+    """Draws reliability, and how the student's confidence is spread, at each level."""
+    return tuple(
+        panel
+        for position, scores in enumerate(levels)
+        for panel in (_reliability(f"cal{position}", scores), _spread(f"conf{position}", scores))
+    )
+
+
+def _reliability(key: str, scores: Scores) -> Panel:
+    found = {
+        name: metrics.reliability(table, scores.labels)
+        for name, table in scores.probabilities.items()
+    }
+    errors = ", ".join(
+        f"{name}\u00a0{metrics.expected_calibration_error(table, scores.labels):.3f}"
+        for name, table in scores.probabilities.items()
+    )
+    lines = [_reliability_line(name, bins) for name, bins in found.items()]
+    title = f"Reliability, per {scores.unit}"
+    svg = figures.reliability(key, f"{title}; calibration error: {errors}", lines[::-1])
+    return Panel(title, f"Calibration error: {errors}", svg)
+
+
+def _reliability_line(name: str, bins: Reliability) -> Line:
+    filled = bins.counts > 0
+    width, dash = LOOKS[name]
+    return Line(bins.confidence[filled], bins.accuracy[filled], style.ACCENT, width, dash)
+
+
+def _spread(key: str, scores: Scores) -> Panel:
+    bins = metrics.reliability(scores.probabilities["student"], scores.labels)
+    title = f"Confidence, per {scores.unit}"
+    mean = scores.probabilities["student"].max(axis=1).mean()
+    note = f"mean {mean:.2f}"
+    svg = figures.confidence(
+        key, f"{title}; {note}", bins.edges, bins.counts, scores.units.capitalize()
+    )
+    return Panel(title, note, svg)

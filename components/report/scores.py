@@ -1,0 +1,283 @@
+"""The scores of the page, every one of them measured by `trainer.metrics`."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from components.outcome import Decision
+from components.report.evidence import Dataset, Evidence, Level, Predictions
+from components.report.samples import short_names
+from trainer import metrics
+
+MODELS = ("student", "teacher")
+FLOOR = "macro AUC floor"  # ModelGate's name for the check
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One metric of the score table: its key in `metrics.summary`, and its heading."""
+
+    key: str
+    label: str
+    lower: bool = False  # lower is better
+
+
+COLUMNS = (
+    Column("macro_auc", "Macro AUC"),
+    Column("balanced_accuracy", "Balanced accuracy"),
+    Column("accuracy", "Accuracy"),
+    Column("macro_f1", "Macro F1"),
+    Column("micro_auc", "Micro AUC"),
+    Column("brier", "Brier score", lower=True),
+    Column("expected_calibration_error", "Calibration error", lower=True),
+)
+ORDINAL = Column("quadratic_kappa", "Quadratic kappa")  # only where classes have an order
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One model's scores, one per column; None where not evaluable."""
+
+    name: str
+    kind: str  # "student", "teacher" or "baseline"
+    values: tuple[float | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassRow:
+    """The student's scores for one class against the rest."""
+
+    name: str
+    rank: int
+    support: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    auc: float | None
+    teacher_auc: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One cell of a confusion matrix; `share` of its row, None where the row is empty."""
+
+    count: int
+    share: float | None
+    diagonal: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class GridRow:
+    """All answers given to one true class."""
+
+    name: str
+    cells: tuple[Cell, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A confusion matrix in order of severity, its columns named in short."""
+
+    columns: tuple[str, ...]
+    rows: tuple[GridRow, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Everything measured at one level.
+
+    Attributes:
+        unit: "person" or "slice"; `units` is its plural.
+        labels: int[N].
+        probabilities: model → float[N, C].
+    """
+
+    level: Level
+    labels: np.ndarray
+    probabilities: Mapping[str, np.ndarray]
+    rows: tuple[Row, ...]
+    classes: tuple[ClassRow, ...]
+    confusion: Grid
+    columns: tuple[Column, ...]
+
+    @property
+    def unit(self) -> str:
+        """What is counted, in words."""
+        return "person" if self.level == "subject" else "slice"
+
+    @property
+    def units(self) -> str:
+        """Plural of `unit`."""
+        return "people" if self.level == "subject" else "slices"
+
+    @property
+    def size(self) -> int:
+        """How many of them there are."""
+        return len(self.labels)
+
+
+def levels(evidence: Evidence) -> tuple[Scores, ...]:
+    """Measures the predictions per subject where there are subjects, and per slice.
+
+    Returns:
+        The headline level first; empty where no model was judged, or where the student's
+        probabilities are not finite (`broken`), so that they measure nothing.
+
+    Raises:
+        ValueError: from `trainer.metrics`, where a subject has two labels.
+    """
+    predictions = evidence.predictions
+    if predictions is None or not len(predictions.labels) or broken(predictions.student):
+        return ()
+    probabilities = {
+        name: table
+        for name in MODELS
+        if (table := getattr(predictions, name)) is not None and not broken(table)
+    }
+    found = []
+    if predictions.subjects is not None:
+        labels, means = _by_subject(predictions, probabilities)
+        found.append(_scores(evidence, "subject", labels, means))
+    found.append(_scores(evidence, "slice", predictions.labels, probabilities))
+    return tuple(found)
+
+
+def broken(probabilities: np.ndarray) -> bool:
+    """Whether a model gave NaN or infinity instead of probabilities."""
+    return not bool(np.isfinite(probabilities).all())
+
+
+def _by_subject(
+    predictions: Predictions, probabilities: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    means = {}
+    labels = predictions.labels
+    for name, table in probabilities.items():
+        _, means[name], labels = metrics.aggregate_by_subject(
+            table, predictions.labels, predictions.subjects
+        )
+    return labels, means
+
+
+def _scores(
+    evidence: Evidence, level: Level, labels: np.ndarray, probabilities: Mapping[str, np.ndarray]
+) -> Scores:
+    dataset = evidence.dataset
+    severity = dataset.order if dataset.severity else None
+    columns = COLUMNS if severity is None else (*COLUMNS, ORDINAL)
+    measured: dict[str, Mapping[str, Any]] = {
+        name: metrics.summary(table, labels, severity) for name, table in probabilities.items()
+    }
+    if evidence.predictions.teacher is not None:
+        measured.setdefault("teacher", {})  # a broken teacher keeps its row, without numbers
+    rows = [
+        Row(name.capitalize(), name, _values(found, columns)) for name, found in measured.items()
+    ]
+    rows += [
+        Row(f"{name[:1].upper()}{name[1:]}", "baseline", _values(by_level[level], columns))
+        for name, by_level in evidence.baselines.items()
+        if level in by_level
+    ]
+    return Scores(
+        level,
+        labels,
+        probabilities,
+        tuple(rows),
+        _class_rows(dataset, measured),
+        _grid(dataset, np.array(measured["student"]["confusion_matrix"])),
+        columns,
+    )
+
+
+def _values(measured: Mapping[str, Any], columns: tuple[Column, ...]) -> tuple[float | None, ...]:
+    return tuple(finite(measured.get(column.key)) for column in columns)
+
+
+def _class_rows(
+    dataset: Dataset, measured: Mapping[str, Mapping[str, Any]]
+) -> tuple[ClassRow, ...]:
+    student, teacher = measured["student"], measured.get("teacher") or {}
+    nothing = [None] * len(dataset.classes)
+    return tuple(
+        ClassRow(
+            dataset.classes[label],
+            rank,
+            student["support"][label],
+            *(finite(student[key][label]) for key in ("precision", "recall", "f1", "auc")),
+            finite(teacher.get("auc", nothing)[label]),
+        )
+        for rank, label in enumerate(dataset.order)
+    )
+
+
+def _grid(dataset: Dataset, matrix: np.ndarray) -> Grid:
+    order = list(dataset.order)
+    ordered = matrix[np.ix_(order, order)]
+    names = tuple(dataset.classes[label] for label in order)
+    rows = []
+    for rank, counts in enumerate(ordered):
+        total = int(counts.sum())
+        cells = tuple(
+            Cell(int(count), int(count) / total if total else None, rank == column)
+            for column, count in enumerate(counts)
+        )
+        rows.append(GridRow(names[rank], cells))
+    short = short_names(dataset.classes)
+    return Grid(tuple(short[label] for label in order), tuple(rows))
+
+
+def finite(value: float | None) -> float | None:
+    """A score as a float, or None where it is missing or not evaluable (NaN)."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rung:
+    """One model on the ladder; `x` in percent of its width."""
+
+    name: str
+    kind: str
+    value: float | None
+    x: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Ladder:
+    """Macro AUC of all models on one scale from `low` to 1, beside the gate's floor."""
+
+    level: str
+    low: float
+    rungs: tuple[Rung, ...]
+    chance: float | None
+    floor: float | None
+    floor_x: float | None
+
+
+def ladder(found: tuple[Scores, ...], decision: Decision | None) -> Ladder | None:
+    """Places every model's headline score on one scale; None where no model was judged."""
+    if not found:
+        return None
+    headline = found[0]
+    rows = [(row, row.values[0]) for row in headline.rows]
+    checks = decision.checks if decision else ()
+    floor = next((check.bound for check in checks if check.name == FLOOR), None)
+    known = [value for _, value in rows if value is not None] + [0.5]
+    known += [floor] if floor is not None else []
+    low = min(0.4, math.floor(min(known) * 10) / 10)
+
+    def place(value: float | None) -> float | None:
+        return None if value is None else round(100 * (value - low) / (1 - low), 2)
+
+    return Ladder(
+        headline.unit,
+        low,
+        tuple(Rung(row.name, row.kind, value, place(value)) for row, value in rows),
+        place(0.5),
+        floor,
+        place(floor),
+    )

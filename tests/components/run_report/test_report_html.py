@@ -1,0 +1,296 @@
+"""The page: whole, safe, alone in its file, the same for the same evidence."""
+
+import dataclasses
+import html.parser
+import re
+
+import numpy as np
+import pytest
+
+from components.outcome import Decision, Outcome
+from components.report import html as report
+from components.report import storage
+from components.report.evidence import Anomaly, Evidence, Node, Run, Sample
+from components.report.tables import counts
+from trainer import metrics
+
+VOID = {"meta", "img", "br", "wbr", "link", "hr", "input", "rect", "line", "path"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Checks nesting, and gathers what the tests ask about."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.headings, self.tags, self.text = [], [], [], [], []
+        self.unnamed = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.tags.append((tag, attributes))
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open, f"</{tag}> closes nothing"
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return re.sub(r"\s+", " ", "".join(self.text))
+
+
+@pytest.fixture(scope="module")
+def page(evidence):
+    return report.render(evidence)
+
+
+@pytest.fixture(scope="module")
+def read(page):
+    return Reader(page)
+
+
+def test_html_is_well_formed_and_ids_are_unique(read):
+    assert len(read.ids) == len(set(read.ids))
+    anchors = [attrs["href"][1:] for tag, attrs in read.tags if tag == "a"]
+    assert anchors
+    assert set(anchors) <= set(read.ids)
+
+
+def test_headings_come_in_order(read):
+    assert read.headings[0] == 1
+    assert read.headings.count(1) == 1
+    assert all(
+        after <= before + 1 for before, after in zip(read.headings, read.headings[1:], strict=False)
+    )
+
+
+def test_figures_and_images_are_described_and_tables_have_scopes(read):
+    for tag, attributes in read.tags:
+        if tag == "svg":
+            assert attributes.get("aria-label") or attributes.get("aria-hidden") == "true"
+        if tag == "img":
+            assert attributes["alt"]
+        if tag == "th":
+            assert attributes["scope"] in ("col", "row")
+
+
+def test_the_file_stands_alone(page, read):
+    assert "http" not in page.replace("http-equiv", "")
+    assert "//" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
+    assert not {tag for tag, _ in read.tags} & {"script", "link", "iframe", "object", "base"}
+    for _, attributes in read.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/"))
+    assert "@import" not in page
+    assert set(re.findall(r"url\((.)", page)) == {"#"}
+    assert len(page.encode()) < 3_000_000
+
+
+def test_no_placeholder_colour_is_left(page):
+    assert not re.findall("#fab00|#ca550", page)
+    assert "currentColor" in page
+
+
+def test_research_use_stands_on_top_and_bottom(read):
+    assert read.words.count("Research use only, not for diagnosis") == 2
+    assert read.words.strip().split("Run 2026")[0].strip().endswith("diagnosis.")
+
+
+def test_equal_evidence_gives_equal_bytes(evidence, page, tmp_path):
+    storage.save(evidence, tmp_path)
+    assert report.render(storage.load(tmp_path)) == page
+
+
+def test_headline_numbers_are_the_metrics(evidence, page):
+    predictions = evidence.predictions
+    _, means, labels = metrics.aggregate_by_subject(
+        predictions.student, predictions.labels, predictions.subjects
+    )
+    summary = metrics.summary(means, labels, evidence.dataset.order)
+    row = re.search(r'<tr class="student">.*?</tr>', page, re.DOTALL)[0]
+    shown = re.findall(r"<td[^>]*>([^<]+)</td>", row)
+    keys = ("macro_auc", "balanced_accuracy", "accuracy", "macro_f1", "micro_auc", "brier")
+    assert shown[:6] == [f"{summary[key]:.3f}" for key in keys]
+    for name in ("Student", "Teacher", "Constant prior", "Total CSF"):
+        assert f'<th scope="row">{name}</th>' in page
+
+
+def test_decision_and_version_are_told(page, read):
+    assert "✓ Passed" in read.words
+    assert "version 4" in read.words
+    assert "which is live now" in read.words
+    assert "LEAKED" not in read.words
+    assert "SLICE-LEVEL" not in read.words
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [(Outcome.REFUSED, "✕ Refused"), (Outcome.INSUFFICIENT, "? Insufficient evidence")],
+)
+def test_refusals_give_their_reasons(evidence, outcome, words):
+    decision = Decision(outcome, tuple(f"reason {number}" for number in range(11)))
+    changed = dataclasses.replace(
+        evidence, decision=decision, pushed=None, statistics={}, histories={}
+    )
+    read = Reader(report.render(changed))
+    assert words in read.words
+    assert "reason 7" in read.words
+    assert "reason 8" not in read.words
+    assert "and 3 more" in read.words
+    assert "Nothing was pushed" in read.words
+
+
+def test_stamps(make_evidence):
+    leaked = make_evidence(leaked=True, level="slice", subjects=(3, 3, 3, 3), slices=2)
+    read = Reader(report.render(leaked))
+    assert "LEAKED" in read.words
+    assert "SLICE-LEVEL" in read.words
+    assert "nobody stands on two sides" not in read.words
+    assert "Macro AUC per slice" in read.words
+
+
+def test_a_run_stopped_at_its_data_says_where_and_why(stopped_at_data):
+    read = Reader(report.render(stopped_at_data))
+    assert "■ Stopped" in read.words
+    assert "The run stopped at AnomalyGate." in read.words
+    assert "Unexpectedly high values: 9.1 > 6" in read.words
+    assert "Nothing was trained." in read.words
+    assert "No model was judged." in read.words
+
+
+LATER = ("samples", "predictions", "histories", "statistics", "dataset")
+
+
+@pytest.mark.parametrize("missing", range(1, len(LATER) + 1))
+def test_a_run_stopped_anywhere_renders(evidence, missing):
+    nothing = {"samples": (), "predictions": None, "histories": {}, "statistics": {}}
+    gone = {name: nothing.get(name) for name in LATER[:missing]}
+    partial = dataclasses.replace(
+        evidence,
+        **gone,
+        decision=None,
+        pushed=None,
+        nodes=(Node("Student", "failed", 3.0),),
+        run=dataclasses.replace(evidence.run, message="the loss is not finite"),
+    )
+    read = Reader(report.render(partial))
+    assert "The run stopped at Student." in read.words
+    assert "the loss is not finite" in read.words
+
+
+def test_a_run_that_knows_nothing_renders():
+    read = Reader(report.render(Evidence(Run("r"))))
+    assert "No decision" in read.words
+    assert "No dataset was imported." in read.words
+
+
+def test_broken_probabilities_are_named(evidence):
+    predictions = dataclasses.replace(
+        evidence.predictions, student=np.full_like(evidence.predictions.student, np.nan)
+    )
+    decision = Decision(Outcome.REFUSED, ("finite probabilities",))
+    changed = dataclasses.replace(
+        evidence, predictions=predictions, decision=decision, pushed=None, statistics={}
+    )
+    read = Reader(report.render(changed))
+    assert "probabilities are not finite, so nothing can be measured" in read.words
+    assert "nan" not in read.words.lower().split()
+
+
+def test_a_class_without_people_is_not_evaluable(make_evidence):
+    evidence = make_evidence(subjects=(5, 0, 5, 5), slices=2)
+    read = Reader(report.render(evidence))
+    assert "not evaluable" in read.words
+    assert "needs people of this class and others" in read.words
+
+
+HOSTILE = '<script>alert("x")</script>'
+
+
+def test_hostile_names_are_text(make_evidence):
+    classes = (HOSTILE, "$\\frac{a}{b}$", "a&b", "--><img src=x onerror=y>")
+    evidence = make_evidence(classes=classes, severity=None, subjects=(2, 2, 2, 2), slices=2)
+    names = np.full(len(evidence.predictions.labels), "")
+    names = np.char.add(HOSTILE, np.char.add(names, evidence.predictions.subjects))
+    hostile = dataclasses.replace(
+        evidence,
+        run=Run(
+            id=HOSTILE, preset=HOSTILE, command=f"</pre>{HOSTILE}", versions={HOSTILE: HOSTILE}
+        ),
+        dataset=dataclasses.replace(
+            evidence.dataset, name=HOSTILE, quarantine_reasons={HOSTILE: 3}
+        ),
+        predictions=dataclasses.replace(evidence.predictions, subjects=names),
+        statistics={HOSTILE: {HOSTILE: evidence.statistics["train"]["descriptor/entropy"]}},
+        anomalies=(Anomaly(HOSTILE, "</style>" + HOSTILE),),
+        config={HOSTILE: HOSTILE},
+        tfma={HOSTILE: HOSTILE},
+        decision=Decision(Outcome.REFUSED, (HOSTILE,)),
+        nodes=(Node(HOSTILE, "failed"),),
+        histories={HOSTILE: ({"epoch": 1, "loss": 1.0},)},
+        samples=(Sample(0, HOSTILE.encode()),),
+    )
+    page = report.render(hostile)
+    read = Reader(page)
+    assert "<script" not in page
+    assert "onerror=y>" not in page
+    assert not [attrs for _, attrs in read.tags if "onerror" in attrs]
+    assert 'alert("x")' in read.words
+    assert "$\\frac{a}{b}$" in read.words
+
+
+@pytest.mark.parametrize(
+    ("classes", "subjects"),
+    [(("no", "yes"), (6, 5)), (tuple(f"organ {n}" for n in range(10)), (3,) * 10)],
+)
+def test_other_datasets_render(make_evidence, classes, subjects):
+    evidence = make_evidence(classes=classes, severity=None, subjects=subjects, slices=2)
+    read = Reader(report.render(evidence))
+    assert "Quadratic kappa" not in read.words
+    assert "in order of severity" not in read.words
+    assert len(counts(evidence.dataset).names) == len(classes)
+    for name in classes:
+        assert name in read.words
+
+
+def test_write_renames_into_place(stopped_at_data, tmp_path):
+    path = tmp_path / "runs" / "r" / report.FILE
+    report.write(stopped_at_data, path)
+    assert [found.name for found in path.parent.iterdir()] == [report.FILE]
+    assert path.read_text(encoding="utf-8") == report.render(stopped_at_data)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "–"),
+        (float("nan"), "not evaluable"),
+        (4.0, "4"),
+        (0.74214, "0.742"),
+        (1e-6, "1e-06"),
+        (12345.678, "1.235e+04"),
+        (True, "True"),
+        ([1, 2], "[1, 2]"),
+    ],
+)
+def test_values_are_short(value, shown):
+    assert report._measure(value) == shown
