@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -53,20 +52,17 @@ def append(path: Path, line: bytes) -> None:
         sync_folder(path.parent)
 
 
-def copy(source: Path, target: Path) -> str:
-    """Copies one plain file durably; returns the hex SHA-256 of what was read.
+def copy(source: Path, target: Path) -> None:
+    """Copies one plain file durably; only the entry in the target's folder is left to sync.
 
     Raises:
         OSError: `source` is a symbolic link, or cannot be read or written.
     """
-    digest = hashlib.sha256()
     descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
     with open(descriptor, "rb") as reader, open(target, "xb", buffering=0) as writer:
         while block := reader.read(BLOCK):
-            digest.update(block)
             _write_all(writer.fileno(), block)
         os.fsync(writer.fileno())
-    return digest.hexdigest()
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

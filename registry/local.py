@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from registry import durable, history, manifest, serving_config
+from registry import durable, history, manifest
 from registry.interface import Event, File, RegistryError, VerificationError, Version
-from registry.serving_config import LIVE, ModelConfig
+from registry.pointer import Pointer
 
 LOCK_TIMEOUT = 60.0  # seconds; a push of a large model holds the lock while it copies
 
@@ -56,7 +56,7 @@ class LocalRegistry:
         self._folder = self.root / name
         self._manifests = self._folder / "manifests"
         self._history = self._folder / "history.jsonl"
-        self._pointer = self.root / "models.config"
+        self._pointer = Pointer(self.root / "models.config", name, self._folder)
 
     # ------------------------------------------------------------------ reading
 
@@ -88,7 +88,7 @@ class LocalRegistry:
 
     def live(self) -> Version | None:
         """Returns the version that serves, None when nothing does."""
-        number = self._live_number()
+        number = self._pointer.read()
         return None if number is None else self.show(number)
 
     def previous(self) -> Version | None:
@@ -154,27 +154,26 @@ class LocalRegistry:
         folder = Path(source)
         manifest.check_model(folder, manifest.scan(folder))
         with self._change(create=True):
-            staged, files = self._stage(folder)
-            try:
-                known = self._with_digest(manifest.content_digest(files))
-                if known is None:
-                    version = Version(
-                        name=self.name,
-                        number=self._next_number(),
-                        digest=manifest.content_digest(files),
-                        files=files,
-                        metrics=metrics,
-                        lineage=lineage,
-                        reason=reason,
-                        who=who,
-                        created=history.now(),
-                    )
-                    return self._add(version, staged, make_live)
-            finally:
-                shutil.rmtree(staged, ignore_errors=True)
-            if make_live:
-                self._move("promote", known.number, reason, who)
-            return dataclasses.replace(known, already_present=True)
+            files = manifest.inventory(folder)
+            digest = manifest.content_digest(files)
+            known = self._with_digest(digest)
+            if known is not None:
+                if make_live:
+                    self._move("promote", known.number, reason, who)
+                return dataclasses.replace(self.verify(known.number), already_present=True)
+            version = Version(
+                name=self.name,
+                number=self._next_number(),
+                digest=digest,
+                files=files,
+                metrics=metrics,
+                lineage=lineage,
+                reason=reason,
+                who=who,
+                created=history.now(),
+            )
+            with self._staged(folder, files) as staged:
+                return self._add(version, staged, make_live)
 
     def promote(self, version: int, *, reason: str, who: str, dry_run: bool = False) -> Version:
         """Verifies a version and makes it live; a version that is live already stays so.
@@ -206,25 +205,22 @@ class LocalRegistry:
 
     # ------------------------------------------------------------------ inside
 
-    def _stage(self, source: Path) -> tuple[Path, tuple[File, ...]]:
-        """Copies `source` beside its final place and reads the copy back."""
+    @contextlib.contextmanager
+    def _staged(self, source: Path, files: tuple[File, ...]) -> Iterator[Path]:
+        """A durable copy beside the final place, read back; removed unless it was renamed."""
         staged = self._folder / f"{_STAGING}{os.getpid()}"
         try:
-            files = []
-            folders = {staged}
             durable.make_folder(staged)
-            for path, size in manifest.scan(source).items():
-                target = staged / path
+            for file in files:
+                target = staged / file.path
                 durable.make_folder(target.parent)
-                folders.add(target.parent)
-                files.append(File(path, size, durable.copy(source / path, target)))
-            for folder in folders:
+                durable.copy(source / file.path, target)
+            for folder in {(staged / file.path).parent for file in files}:
                 durable.sync_folder(folder)
-            manifest.compare(staged, tuple(files))
-        except BaseException:
+            manifest.compare(staged, files)
+            yield staged
+        finally:
             shutil.rmtree(staged, ignore_errors=True)
-            raise
-        return staged, tuple(files)
 
     def _add(self, version: Version, staged: Path, make_live: bool) -> Version:
         """Makes the staged copy a version, then moves the pointer."""
@@ -235,39 +231,21 @@ class LocalRegistry:
         os.rename(staged, self.path(version.number))
         durable.sync_folder(self._folder)
         if make_live:
-            self._point_to(version.number)
+            self._pointer.move(version.number)
         self._close(sequence, "done", version.number)
         return version
 
     def _move(self, action: str, number: int, reason: str, who: str) -> Version:
         version = self.verify(number)
-        if self._live_number() != number:
+        if self._pointer.read() != number:
             sequence = self._begin(action, number, reason, who)
-            self._point_to(number)
+            self._pointer.move(number)
             self._close(sequence, "done")
         return version
 
-    def _point_to(self, number: int) -> None:
-        live = self._live_number()
-        loaded = {number} if live is None else {number, live}
-        mine = ModelConfig(self.name, str(self._folder), tuple(sorted(loaded)), {LIVE: number})
-        others = [model for model in self._models() if model.name != self.name]
-        durable.write(self._pointer, serving_config.render([*others, mine]).encode())
-
-    def _models(self) -> tuple[ModelConfig, ...]:
-        if not self._pointer.exists():
-            return ()
-        return serving_config.parse(self._pointer.read_text())
-
-    def _live_number(self) -> int | None:
-        for model in self._models():
-            if model.name == self.name:
-                return model.labels.get(LIVE)
-        return None
-
     def _previous_number(self) -> int | None:
         present = set(self._numbers())
-        live = self._live_number()
+        live = self._pointer.read()
         way = history.way_back(self.history())
         while way and (way[-1] == live or way[-1] not in present):
             way.pop()
@@ -308,7 +286,7 @@ class LocalRegistry:
             self.history(),
             action=action,
             version=number,
-            previous=self._live_number(),
+            previous=self._pointer.read(),
             who=who,
             reason=reason,
         )
@@ -319,7 +297,7 @@ class LocalRegistry:
             self._history,
             sequence,
             state=state,
-            live=self._live_number(),
+            live=self._pointer.read(),
             manifest_sha256=digest,
         )
 
@@ -363,5 +341,5 @@ class LocalRegistry:
                     event.version if done else None,
                 )
             else:
-                done = self._live_number() == event.version
+                done = self._pointer.read() == event.version
                 self._close(event.sequence, "done" if done else "abandoned")

@@ -147,6 +147,8 @@ def compare(folder: Path, files: tuple[File, ...]) -> None:
     Raises:
         VerificationError: a file is missing, extra, changed or not a plain file; names it.
     """
+    if folder.is_symlink():
+        raise VerificationError(f"{folder} is a symbolic link, not a version's own folder.")
     expected = {file.path: file for file in files}
     sizes = scan(folder)
     if missing := sorted(expected.keys() - sizes.keys()):

@@ -11,6 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from registry import serving_config
 from registry.interface import RegistryError
 from registry.local import LocalRegistry
 
@@ -83,12 +84,19 @@ def inspect(registry: LocalRegistry) -> dict:
         "live": live and registry.verify(live.number).number,
         "versions": [registry.verify(version.number).number for version in registry.versions()],
         "numbered": sorted(numbered),
-        "loaded": sorted(n for entry in registry._models() for n in entry.versions),
+        "loaded": sorted(n for n in loaded(registry)),
         "states": [event.state for event in registry.history()],
         "hidden": sorted(n for n in os.listdir(folder) if n.startswith("."))
         if folder.exists()
         else [],
     }
+
+
+def loaded(registry: LocalRegistry) -> list[int]:
+    """Versions that a server started now would load."""
+    file = registry.root / "models.config"
+    entries = serving_config.parse(file.read_text()) if file.exists() else ()
+    return [number for entry in entries for number in entry.versions]
 
 
 def main(work: Path, change: str) -> None:

@@ -226,6 +226,31 @@ def test_pushing_what_was_damaged_does_not_make_it_live(three, tmp_path):
     assert three.live().number == 3
 
 
+def test_a_linked_version_folder_is_no_version(three):
+    three.path(1).rename(three.root / "elsewhere")
+    three.path(1).symlink_to(three.root / "elsewhere")
+    with pytest.raises(VerificationError, match="symbolic link"):
+        three.verify(1)
+
+
+def test_finding_a_damaged_version_again_is_said(three, tmp_path):
+    edit(three.path(1) / "saved_model.pb")
+    with pytest.raises(VerificationError, match="was changed"):
+        three.push(tmp_path / "model-1", metrics={}, lineage={}, make_live=False, **WHY)
+
+
+def test_unreadable_sources_are_refused(registry, tmp_path, monkeypatch):
+    source = model(tmp_path / "m", "m")
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(manifest, "sha256", denied)
+    with pytest.raises(RegistryError, match=r"Permission denied.*saved_model\.pb"):
+        push(registry, source)
+    assert registry.versions() == ()
+
+
 @pytest.mark.parametrize("name", ["saved_model.pb", "assets/vocabulary", "folder"])
 def test_sources_with_links_are_refused(registry, tmp_path, name):
     source = model(tmp_path / "m", "m")
