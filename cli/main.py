@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from cli import run
+from cli import ingest, phantom, registry, run, schema
 from schema.errors import CortexflowError
 
 DATA, PIPELINE, MODELS = "Data", "Pipeline", "Models"
@@ -63,12 +63,12 @@ def options(
     """
 
 
-def mount(commands: typer.Typer, panel: str, *, apart: dict[str, str] | None = None) -> None:
-    """Puts the commands of a module at the top level, under one panel of the help.
+def _mount(commands: typer.Typer, panel: str, *, apart: dict[str, str] | None = None) -> None:
+    """Puts a module's commands at the top level, under one heading of the help.
 
     Args:
         commands: the module's app.
-        panel: heading in `cortexflow --help`.
+        panel: the heading.
         apart: commands that stand under another heading, as name: heading.
     """
     for command in commands.registered_commands:
@@ -77,7 +77,11 @@ def mount(commands: typer.Typer, panel: str, *, apart: dict[str, str] | None = N
     app.add_typer(commands)
 
 
-mount(run.app, PIPELINE, apart={"predict": MODELS})
+app.add_typer(ingest.app, name="ingest", rich_help_panel=DATA)
+app.add_typer(phantom.app, name="phantom", rich_help_panel=DATA)
+app.add_typer(schema.app, name="schema", rich_help_panel=DATA)
+_mount(run.app, PIPELINE, apart={"predict": MODELS})
+_mount(registry.app, MODELS)
 
 
 def main() -> None:
