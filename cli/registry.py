@@ -1,6 +1,7 @@
 """`cortexflow versions`, `promote`, `rollback`, `history`, `verify`: which version is live."""
 
 import getpass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,28 +66,25 @@ VERIFY_EXAMPLES = """
 @app.command(epilog=VERSIONS_EXAMPLES)
 def versions(workspace: WorkspaceOption = None, name: NameOption = None) -> None:
     """List the versions of a model and show which one is live."""
-    from rich.console import Console
-    from rich.table import Table
-
     registry = _open(workspace, name)
     live, previous = registry.live(), registry.previous()
     states = {previous.number: "previous"} if previous else {}
-    states |= {live.number: "[bold green]live[/]"} if live else {}
-    table = Table("version", "", "created", "MiB", "macro AUC", "by", "why", "digest")
-    for version in registry.versions():
-        table.add_row(
+    states |= {live.number: "live"} if live else {}
+    rows = [
+        (
             str(version.number),
             states.get(version.number, ""),
             _time(version.created),
             f"{version.size / 2**20:.1f}",
             _macro_auc(version),
+            version.digest[:8],
             version.who,
             version.reason,
-            version.digest[:12],
         )
-    console = Console()
-    console.print(table)
-    console.print(f"{registry.name} in {registry.root}", style="dim", soft_wrap=True)
+        for version in registry.versions()
+    ]
+    _table(("version", "", "created", "MiB", "AUC", "digest", "by", "why"), rows)
+    typer.echo(f"{registry.name} in {registry.root}")
 
 
 @app.command(epilog=PROMOTE_EXAMPLES)
@@ -127,23 +125,19 @@ def rollback(
 @app.command(epilog=HISTORY_EXAMPLES)
 def history(workspace: WorkspaceOption = None, name: NameOption = None) -> None:
     """List every change: what was live when, who changed it, and why."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("#", "time", "change", "version", "live before", "live after", "by", "why", "")
-    for event in _open(workspace, name).history():
-        table.add_row(
+    rows = [
+        (
             str(event.sequence),
             _time(event.time),
-            event.action,
+            event.action if event.state == "done" else f"{event.action} ({event.state})",
             str(event.version),
-            str(event.previous or "–"),
-            str(event.live or "–"),
+            f"{event.previous or '–'} → {event.live or '–'}",
             event.who,
             event.reason,
-            "" if event.state == "done" else event.state,
         )
-    Console().print(table)
+        for event in _open(workspace, name).history()
+    ]
+    _table(("#", "time (UTC)", "change", "version", "live", "by", "why"), rows)
 
 
 @app.command(epilog=VERIFY_EXAMPLES)
@@ -194,6 +188,22 @@ def _say(
         typer.echo(f"{registry.name}: version {target.number} is live (before: {was}).")
 
 
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table whose last column alone may wrap."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in headers:
+        table.add_column(header, no_wrap=header != headers[-1])
+    for row in rows:
+        style = "bold green" if "live" in row else ""
+        table.add_row(*map(Text, row), style=style)  # as text: a reason is no markup
+    Console().print(table)
+
+
 def _who() -> str:
     """The account that types; containers may have none."""
     try:
@@ -203,7 +213,7 @@ def _who() -> str:
 
 
 def _time(moment: str) -> str:
-    return moment[:19].replace("T", " ")
+    return moment[:16].replace("T", " ")
 
 
 def _macro_auc(version: "Version") -> str:
