@@ -107,7 +107,7 @@ class Scanner:
         dark = rng.random() < DARK_SHARE
         self.gain = site.gain * (1 + 0.045 * rng.standard_normal()) * (DARK_GAIN if dark else 1.0)
         self.gamma = site.gamma * np.exp(0.05 * rng.standard_normal())
-        self.bias = np.exp(_polynomial(rng.normal(0, site.bias, 5), size)).astype(np.float32)
+        self.bias = np.exp(_polynomial(rng.normal(0, site.bias, 5), size))
         self.pose = Pose(
             size,
             np.deg2rad(rng.normal(0, site.rotation)),
@@ -139,7 +139,9 @@ class Scanner:
         level = self.site.noise * min(self.zoom, 1.0)
         for image, out, rng in zip(seen, images, noise, strict=True):
             inside = image > FOREGROUND
-            signal = np.float32(self.gain) * image[inside] ** np.float32(self.gamma)
+            # In double precision: single-precision powers differ in the last bit between
+            # processors, and a grey level now and then with them.
+            signal = self.gain * image[inside].astype(np.float64) ** self.gamma
             signal *= self.bias[inside]
             real, imaginary = level * _grain(rng, self.zoom, inside)
             signal += real
@@ -191,8 +193,11 @@ def _grain(rng: np.random.Generator, zoom: float, inside: np.ndarray) -> np.ndar
     """
     if zoom <= 1:
         return rng.standard_normal((2, int(inside.sum())), np.float32)
-    places = (np.arange(len(inside)) + 0.5) / zoom - 0.5
-    weights = np.clip(1 - np.abs(places[:, None] - np.arange(-1, 129)), 0, None).astype(np.float32)
-    weights /= np.sqrt((weights**2).sum(1, keepdims=True))
+    places = (np.arange(len(inside)) + 0.5) / zoom + 0.5  # in a grid with a pixel's margin
+    low = places.astype(int)
+    share = (places - low).astype(np.float32)
+    length = np.hypot(share, 1 - share)
+    near, far = (1 - share) / length, share / length
     noise = rng.standard_normal((2, 130, 130), np.float32)
-    return (weights @ noise @ weights.T)[:, inside]
+    rows = near[:, None] * noise[:, low] + far[:, None] * noise[:, low + 1]
+    return (near * rows[:, :, low] + far * rows[:, :, low + 1])[:, inside]

@@ -16,7 +16,7 @@ from ingest.phantom.sulci import carve_sulci
 
 HALF_HEIGHT, HALF_WIDTH = 0.90, 0.86  # the hull stays within, with its largest displacements
 ROUNDNESS = 2.25  # exponent of the superellipse
-EDGE_SLOPE = 0.14  # of the ventricles' potential, per pixel of a 128-pixel slice
+EDGE_SLOPE = 0.14  # of the ellipses' potential, per pixel of a 128-pixel slice
 
 # Ventricles / brain over the 32 slices, relative to the subject's mean (public set, smoothed).
 # fmt: off
@@ -34,15 +34,15 @@ class Anatomy(NamedTuple):
     Attributes:
         hull: the brain with everything in it.
         ventricles, sulci: the fluid that carries the stage of disease.
-        hippocampus: bool[Z, h, w].
-        horns: bool[Z, h, w], temporal horns: the fluid around the hippocampus.
+        hippocampus: grey matter in the lowest slices.
+        horns: float32[Z, h, w], share of the hippocampus and the fluid around it.
         vbr, sulcal: float64[Z], areas of ventricles and sulci aimed at, as fractions of the hull's.
     """
 
     hull: Hull
     ventricles: Part
     sulci: Part
-    hippocampus: np.ndarray
+    hippocampus: Part
     horns: np.ndarray
     vbr: np.ndarray
     sulcal: np.ndarray
@@ -64,9 +64,7 @@ def build_anatomy(latents: Latents, rng: np.random.Generator, stack: Stack) -> A
     sulcal = latents.sulci * (1 + 0.10 * (0.5 - stack.t.ravel()))
     sulci = carve_sulci(frame, ventricles.mask, sulcal, rng, stack)
     hippocampus, horns = place_hippocampus(frame, latents.hippocampus, stack)
-    fluid = ventricles.mask | sulci.mask
-    hippocampus &= ~fluid
-    horns &= ~(fluid | hippocampus)
+    hippocampus.mask[...] &= ~(ventricles.mask | sulci.mask)
     return Anatomy(frame, ventricles, sulci, hippocampus, horns, vbr, sulcal)
 
 
@@ -152,7 +150,7 @@ def carve_ventricles(
     return part
 
 
-def place_hippocampus(frame: Hull, factor: float, stack: Stack) -> tuple[np.ndarray, np.ndarray]:
+def place_hippocampus(frame: Hull, factor: float, stack: Stack) -> tuple[Part, np.ndarray]:
     """Hippocampus and the temporal horn around it, in the lowest 30 % of the stack only.
 
     Args:
@@ -161,21 +159,24 @@ def place_hippocampus(frame: Hull, factor: float, stack: Stack) -> tuple[np.ndar
         stack: where to sample.
 
     Returns:
-        Two masks bool[Z, h, w] in the frame's window; they overlap.
+        The hippocampus, and the share float32[Z, h, w] of horn and hippocampus together, in the
+        frame's window.
     """
-    hippocampus = np.zeros(frame.mask.shape, bool)
-    horns = np.zeros(frame.mask.shape, bool)
-    present = np.flatnonzero(stack.t.ravel() < 0.30)
-    x, y, t = frame.x[present], frame.y[present], stack.t[present]
-    reach = np.clip(1 - t / 0.30, 0, 1)
+    hippocampus = Part(np.zeros(frame.mask.shape, bool), np.zeros(frame.mask.shape, np.float32))
+    horns = np.zeros(frame.mask.shape, np.float32)
+    present = np.flatnonzero(stack.t.ravel() < 0.28)
+    x, y = frame.x[present], frame.y[present]
+    reach = 1 - stack.t[present] / 0.30
     scale = np.sqrt(factor)
     for side in (-1, 1):
         radii = 0.075 * scale, 0.135 * scale
-        body = ellipse((x, y), (side * 0.33, 0.16), radii, side * 0.35)
+        body = ellipse((x, y), (side * 0.33, 0.16), radii, side * 0.35) - (1 - reach)
         horn = ellipse((x, y), (side * 0.335, 0.15), (0.10, 0.16), side * 0.35)
-        hippocampus[present] |= body > 1 - reach
-        horns[present] |= (horn > 1 - 0.98 * reach) & (t < 0.28)
-    return hippocampus & frame.mask, horns & frame.mask
+        hippocampus.mask[present] |= body > 0
+        hippocampus.share[present] += partial_volume(body, EDGE_SLOPE, stack)
+        horns[present] += partial_volume(horn - (1 - 0.98 * reach), EDGE_SLOPE, stack)
+    hippocampus.mask[...] &= frame.mask
+    return hippocampus, horns
 
 
 def _wandering(rng: np.random.Generator) -> np.ndarray:

@@ -127,5 +127,5 @@ def _as_seen(anatomy: Anatomy, pose: Pose) -> dict[str, np.ndarray]:
 
     ventricles = moved(anatomy.ventricles, anatomy.vbr, hull)
     sulci = moved(anatomy.sulci, anatomy.sulcal, hull & ~ventricles)
-    hippocampus = pose.move_mask(whole(anatomy.hippocampus)) & ~(ventricles | sulci)
+    hippocampus = pose.move_mask(whole(anatomy.hippocampus.mask)) & ~(ventricles | sulci)
     return dict(zip(MASKS, (hull, ventricles, sulci, hippocampus), strict=True))

@@ -46,10 +46,13 @@ def paint(anatomy: Anatomy, latents: Latents, rng: np.random.Generator, stack: S
     _darken_nuclei(tissue, white, frame, stack)
     lesions = _draw_lesions(rng, 1.5 + 2.5 * (latents.vbr > MANY_LESIONS_VBR))
     _darken_lesions(tissue, white, frame, lesions, stack)
-    tissue[anatomy.hippocampus] = HIPPOCAMPUS
-    tissue[anatomy.horns] = FLUID
-    tissue += anatomy.ventricles.share * (FLUID - tissue)
-    tissue += anatomy.sulci.share * (SULCUS - tissue)
+    for share, level in (
+        (anatomy.horns, FLUID),
+        (anatomy.hippocampus.share, HIPPOCAMPUS),
+        (anatomy.ventricles.share, FLUID),
+        (anatomy.sulci.share, SULCUS),
+    ):
+        tissue += share * (level - tissue)
     np.maximum(tissue, RIM, out=tissue, where=frame.depth < SURFACE_LAYER)
     tissue *= partial_volume(frame.depth - 0.5, 1.0, stack)
     image = np.zeros((len(stack.positions), stack.size, stack.size), np.float32)
