@@ -151,8 +151,11 @@ def _reliability(key: str, scores: Scores) -> Panel:
         for name, table in scores.probabilities.items()
     )
     lines = [_reliability_line(name, bins) for name, bins in found.items()]
+    weights = [bins.counts[bins.counts > 0] / bins.counts.sum() for bins in found.values()]
     title = f"Reliability, per {scores.unit}"
-    svg = figures.reliability(key, f"{title}; calibration error: {errors}", lines[::-1])
+    svg = figures.reliability(
+        key, f"{title}; calibration error: {errors}", lines[::-1], weights[::-1]
+    )
     return Panel(title, f"Calibration error: {errors}", svg)
 
 

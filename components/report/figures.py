@@ -53,22 +53,21 @@ def precision_recall(
     return style.panel(name, description, draw, LARGE)
 
 
-def reliability(name: str, description: str, lines: Sequence[Line]) -> Markup:
-    """Accuracy over confidence, one point per bin; on the diagonal, confidence is honest."""
+def reliability(
+    name: str, description: str, lines: Sequence[Line], weights: Sequence[np.ndarray]
+) -> Markup:
+    """Accuracy over confidence, one point per bin; on the diagonal, confidence is honest.
+
+    `weights`: of each line, float[B], the share of cases in each bin: the area of its point, so
+    that a bin of one case does not look like a bin of fifty.
+    """
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=style.MUTED, linewidth=0.8, dashes=(1, 2.5))
-        for line in lines:
-            axes.plot(
-                line.x,
-                line.y,
-                line.dash,
-                color=line.colour,
-                linewidth=line.width,
-                marker="o",
-                markersize=1.8 + line.width,
-                markeredgewidth=0,
-            )
+        for line, shares in zip(lines, weights, strict=True):
+            axes.plot(line.x, line.y, line.dash, color=line.colour, linewidth=line.width / 2)
+            area = 25 * line.width * shares + 1.5
+            axes.scatter(line.x, line.y, area, color=line.colour, linewidths=0, zorder=3)
         _unit_square(axes, "Confidence", "Accuracy")
 
     return style.panel(name, description, draw, SQUARE)

@@ -67,7 +67,7 @@ def render(evidence: Evidence) -> str:
     Returns:
         A complete HTML document.
     """
-    levels = scores.levels(evidence)
+    levels, unjudged = _levels(evidence)
     template = _environment().get_template("template.html")
     return template.render(
         run=evidence.run,
@@ -76,7 +76,7 @@ def render(evidence: Evidence) -> str:
         verdict=_verdict(evidence),
         stamps=_stamps(evidence),
         stopped_at=_stopped_at(evidence),
-        unjudged=_unjudged(evidence),
+        unjudged=unjudged,
         contents=CONTENTS,
         pushed=evidence.pushed,
         decision=evidence.decision,
@@ -184,11 +184,12 @@ def _stopped_at(evidence: Evidence) -> str | None:
     return next((node.id for node in evidence.nodes if node.state == "failed"), None)
 
 
-def _unjudged(evidence: Evidence) -> str:
-    """Why there are no scores, where there are none."""
-    if evidence.predictions is not None and scores.broken(evidence.predictions.student):
-        return "The student’s probabilities are not finite, so nothing can be measured."
-    return "No model was judged."
+def _levels(evidence: Evidence) -> tuple[tuple[scores.Scores, ...], str]:
+    """The scores, and why there are none where there are none."""
+    try:
+        return scores.levels(evidence), "No model was judged."
+    except ValueError as error:
+        return (), f"The student’s answers cannot be measured. {error}"
 
 
 def _facts(evidence: Evidence) -> list[str]:

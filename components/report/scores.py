@@ -12,7 +12,6 @@ from components.report.evidence import Dataset, Evidence, Level, Predictions
 from components.report.samples import short_names
 from trainer import metrics
 
-MODELS = ("student", "teacher")
 FLOOR = "macro AUC floor"  # ModelGate's name for the check
 
 
@@ -123,31 +122,25 @@ def levels(evidence: Evidence) -> tuple[Scores, ...]:
     """Measures the predictions per subject where there are subjects, and per slice.
 
     Returns:
-        The headline level first; empty where no model was judged, or where the student's
-        probabilities are not finite (`broken`), so that they measure nothing.
+        The headline level first; empty where no model was judged. A teacher whose answers are
+        not finite keeps its row, without numbers.
 
     Raises:
-        ValueError: from `trainer.metrics`, where a subject has two labels.
+        ValueError: from `trainer.metrics`, where the student's answers cannot be measured (they
+            are not finite, or a subject has two labels); says why.
     """
     predictions = evidence.predictions
-    if predictions is None or not len(predictions.labels) or broken(predictions.student):
+    if predictions is None or not len(predictions.labels):
         return ()
-    probabilities = {
-        name: table
-        for name in MODELS
-        if (table := getattr(predictions, name)) is not None and not broken(table)
-    }
+    probabilities = {"student": predictions.student}
+    if predictions.teacher is not None and np.isfinite(predictions.teacher).all():
+        probabilities["teacher"] = predictions.teacher
     found = []
     if predictions.subjects is not None:
         labels, means = _by_subject(predictions, probabilities)
         found.append(_scores(evidence, "subject", labels, means))
     found.append(_scores(evidence, "slice", predictions.labels, probabilities))
     return tuple(found)
-
-
-def broken(probabilities: np.ndarray) -> bool:
-    """Whether a model gave NaN or infinity instead of probabilities."""
-    return not bool(np.isfinite(probabilities).all())
 
 
 def _by_subject(
@@ -172,7 +165,7 @@ def _scores(
         name: metrics.summary(table, labels, severity) for name, table in probabilities.items()
     }
     if evidence.predictions.teacher is not None:
-        measured.setdefault("teacher", {})  # a broken teacher keeps its row, without numbers
+        measured.setdefault("teacher", {})
     rows = [
         Row(name.capitalize(), name, _values(found, columns)) for name, found in measured.items()
     ]

@@ -203,17 +203,22 @@ def test_a_run_that_knows_nothing_renders():
     assert "No dataset was imported." in read.words
 
 
-def test_broken_probabilities_are_named(evidence):
-    predictions = dataclasses.replace(
-        evidence.predictions, student=np.full_like(evidence.predictions.student, np.nan)
-    )
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ({"student": np.full((672, 4), np.nan)}, "Probabilities must be finite."),
+        ({"subjects": np.full(672, "one for all")}, "A subject has one label"),
+    ],
+)
+def test_answers_that_cannot_be_measured_are_named(evidence, broken, words):
+    predictions = dataclasses.replace(evidence.predictions, **broken)
     decision = Decision(Outcome.REFUSED, ("finite probabilities",))
     changed = dataclasses.replace(
         evidence, predictions=predictions, decision=decision, pushed=None, statistics={}
     )
     read = Reader(report.render(changed))
-    assert "probabilities are not finite, so nothing can be measured" in read.words
-    assert "nan" not in read.words.lower().split()
+    assert f"The student’s answers cannot be measured. {words}" in read.words
+    assert "✕ Refused" in read.words
 
 
 def test_a_class_without_people_is_not_evaluable(make_evidence):
