@@ -66,7 +66,7 @@ def reliability(
         axes.plot([0, 1], [0, 1], color=style.MUTED, linewidth=0.8, dashes=(1, 2.5))
         for line, shares in zip(lines, weights, strict=True):
             axes.plot(line.x, line.y, line.dash, color=line.colour, linewidth=line.width / 2)
-            area = 25 * line.width * shares + 1.5
+            area = 45 * line.width * shares + 4
             axes.scatter(line.x, line.y, area, color=line.colour, linewidths=0, zorder=3)
         _unit_square(axes, "Confidence", "Accuracy")
 

@@ -89,7 +89,7 @@ def render(evidence: Evidence) -> str:
         stages=panels.stages(evidence),
         curves=curves.curves(evidence, levels),
         calibration=curves.calibration(levels),
-        samples=samples.cards(evidence),
+        samples=sorted(samples.cards(evidence), key=lambda card: (card.truth.rank, card.right)),
         nodes=tables.lanes(evidence.nodes),
         litert=evidence.litert,
         tfma=tables.flat(evidence.tfma),

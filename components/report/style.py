@@ -88,10 +88,11 @@ def panel(
     with mpl.rc_context(RC):
         figure = Figure(figsize=size, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
-        FigureCanvasSVG(figure)
+        canvas = FigureCanvasSVG(figure)
         draw(figure.add_subplot())
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        # Not `savefig`, which draws everything once more before it draws it.
+        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
     return Markup(_inline(buffer.getvalue(), name, description))  # noqa: S704 (matplotlib escapes)
 
 
