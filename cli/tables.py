@@ -75,11 +75,17 @@ def _metrics_table(metrics: dict) -> Table:
     table.add_column("")
     for title in METRICS.values():
         table.add_column(title, justify="right")
-    for name, levels in metrics.items():
-        values = levels.get(level, {})
+    for name in sorted(metrics, key=_rank):
+        values = metrics[name].get(level, {})
         cells = [_number(values.get(key)) for key in METRICS]
         table.add_row(name, *cells, style="bold" if name == "student" else None)
     return table
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """The candidate first, then other models, then baselines."""
+    models = ("student", "teacher", "live")
+    return (models.index(name) if name in models else len(models), name)
 
 
 def _number(value) -> str:

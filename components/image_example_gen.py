@@ -6,13 +6,10 @@ drift checks and the total-CSF baseline read numbers instead of bytes. A bytes f
 distribution worth comparing (see DESIGN.md, "What must stay true").
 """
 
-import io
 from collections.abc import Iterable, Sequence
 
 import apache_beam as beam
-import numpy as np
 import tensorflow as tf
-from PIL import Image
 from tfx.components.example_gen.component import FileBasedExampleGen
 from tfx.components.example_gen.import_example_gen import executor as import_executor
 from tfx.dsl.components.base import executor_spec
@@ -21,16 +18,6 @@ from tfx.proto import example_gen_pb2
 from schema import descriptors, features
 
 BATCH = 64  # images described together: large enough for NumPy, small enough for memory
-
-
-def decode(encoded: bytes) -> np.ndarray:
-    """Decodes one PNG or JPEG to `uint8[H, W]` grey values.
-
-    Raises:
-        PIL.UnidentifiedImageError: the bytes are neither.
-    """
-    with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
-        return np.asarray(image.convert("L"))
 
 
 def add_descriptors(records: Sequence[bytes]) -> list[bytes]:
@@ -47,7 +34,7 @@ def add_descriptors(records: Sequence[bytes]) -> list[bytes]:
     """
     examples = [tf.train.Example.FromString(record) for record in records]
     encoded = [_image_bytes(example) for example in examples]
-    described = descriptors.describe([decode(image) for image in encoded])
+    described = descriptors.describe([descriptors.decode(image) for image in encoded])
     for name, values in described.items():
         for example, value in zip(examples, values.tolist(), strict=True):
             feature = example.features.feature[features.DESCRIPTOR_PREFIX + name]

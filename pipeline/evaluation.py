@@ -69,7 +69,7 @@ def measured(uri: str) -> dict[str, float]:
         keys = slice_metrics.slice_key.single_slice_keys
         where = "".join(f"@{key.column}:{key.bytes_value.decode()}" for key in keys)
         for item in slice_metrics.metric_keys_and_values:
-            if item.key.model_name not in ("", tfma.CANDIDATE_KEY):
+            if item.key.model_name not in ("", tfma.CANDIDATE_KEY) or item.key.is_diff:
                 continue
             kind = item.value.WhichOneof("type")
             if kind == "double_value":

@@ -6,10 +6,12 @@ Every value is finite for every image: a black slice has an empty brain, and zer
 nothing would be asked for.
 """
 
+import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from schema import brain
 from schema.brain import GRID
@@ -50,6 +52,16 @@ DESCRIPTORS = (
     Descriptor("sulcal_csf_fraction", "share of hull", "CSF outside the ventricles"),
 )
 NAMES = tuple(descriptor.name for descriptor in DESCRIPTORS)
+
+
+def decode(encoded: bytes) -> np.ndarray:
+    """Decodes one PNG or JPEG to the grey values, uint8[H, W], that are described.
+
+    Raises:
+        OSError: the bytes are neither, or are damaged.
+    """
+    with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
+        return np.asarray(image.convert("L"))
 
 
 def describe(images: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,7 +6,6 @@ the statistics are those that the pipeline will see. TensorFlow is loaded when i
 
 # ruff: noqa: PLC0415 (TFDV and TensorFlow take ten seconds to load; reading a file needs neither)
 
-import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from google.protobuf import message, text_format
-from PIL import Image
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tensorflow_metadata.proto.v0.statistics_pb2 import DatasetFeatureStatisticsList
 
@@ -168,7 +166,6 @@ def _decode(payloads: Sequence[bytes]) -> np.ndarray:
             f"An example must hold exactly one {features.IMAGE} (received {len(payloads)})."
         )
     try:
-        with Image.open(io.BytesIO(payloads[0]), formats=("PNG", "JPEG")) as image:
-            return np.asarray(image.convert("L"))
+        return descriptors.decode(payloads[0])
     except OSError as error:
         raise CortexflowError(f"An image of the examples cannot be decoded: {error}.") from error

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components.image_example_gen import add_descriptors, decode
+from components.image_example_gen import add_descriptors
 from schema import descriptors, features
 
 
@@ -46,7 +46,7 @@ def test_descriptors_are_those_of_the_decoded_image(pixels):
 
 def test_colour_images_are_described_by_their_grey_values(pixels):
     rgb = np.repeat(pixels[0][:, :, None], 3, axis=2)
-    np.testing.assert_array_equal(decode(encoded(rgb)), pixels[0])
+    np.testing.assert_array_equal(descriptors.decode(encoded(rgb)), pixels[0])
 
 
 def test_an_example_without_an_image_is_named():
