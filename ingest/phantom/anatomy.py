@@ -106,48 +106,54 @@ def carve_ventricles(
     asymmetry = 1 + 0.12 * rng.standard_normal()
     outline = draw_field(rng, 5, 6)
     core, cut = frame.within(stack, (-0.70, 0.66), (-0.56, 0.56))
-    t = stack.t
-    low = 1 / (1 + np.exp((t - 0.42) / 0.06))  # bodies and atria lie above the basal slices
-    potential = np.full(core.x.shape, -np.inf)
-    for side, girth in ((-1, 1 / asymmetry), (1, asymmetry)):
-        half = core.x.shape[2] // 2
-        part = np.s_[:, :, : half + half // 4] if side < 0 else np.s_[:, :, half - half // 4 :]
-        x, y = core.x[part], core.y[part]
-        horn = ellipse(
-            (x, y),
-            centre=(side * (0.17 - 0.09 * t), -0.30 + 0.06 * t),
-            radii=(0.10 * girth, 0.19),
-            angle=side * (0.50 - 0.30 * t),
-        )
-        body = ellipse(
-            (x, y),
-            centre=(side * (0.075 + 0.03 * t), 0.02 * t),
-            radii=(0.085 * girth, 0.22 + 0.06 * t),
-            angle=-side * 0.10,
-        )
-        atrium = ellipse(
-            (x, y),
-            centre=(side * (0.11 - 0.02 * t), 0.20 - 0.02 * t),
-            radii=(0.085 * girth, 0.19),
-            angle=side * (0.40 - 0.25 * t),
-        )
-        body += 0.15 * t - 1.3 * low
-        atrium -= 0.45 * low
-        for shape in (horn, body, atrium):
-            np.maximum(potential[part], shape, out=potential[part])
-    third = ellipse((core.x, core.y), (0.0, 0.08), (0.028, 0.16), 0.0) - 0.15 - 1.6 * t
-    np.maximum(potential, third, out=potential)
-    septum = np.abs(core.x) < 0.010 * np.clip(3 * t, 0, 1)
-    potential -= 0.5 * septum
+    x, y, t = core.x, core.y, stack.t
+    potential = ellipse((x, y), (0.0, 0.08), (0.028, 0.16), 0.0) - 0.15 - 1.6 * t  # the third
+    half, overlap = x.shape[2] // 2, x.shape[2] // 8
+    for side, girth, near in (
+        (-1, 1 / asymmetry, np.s_[:, :, : half + overlap]),
+        (1, asymmetry, np.s_[:, :, half - overlap :]),
+    ):
+        lateral = _lateral_ventricle(x[near], y[near], t, side, girth)
+        np.maximum(potential[near], lateral, out=potential[near])
+    potential -= 0.5 * (np.abs(x) < 0.010 * np.clip(3 * t, 0, 1))  # the septum between the two
     potential += 0.10 * outline.on(stack.positions, PIXEL * core.window.y, PIXEL * core.window.x)
     potential -= 5.0 * (core.depth < 14)
+
     wanted = np.rint(fraction * frame.area).astype(int)
     levels = [highest(values, count) for values, count in zip(potential, wanted, strict=True)]
     height = potential - np.array(levels)[:, None, None]
-    part = Part(np.zeros(frame.mask.shape, bool), np.zeros(frame.mask.shape, np.float32))
-    part.mask[cut] = height >= 0
-    part.share[cut] = partial_volume(height, EDGE_SLOPE, stack)
-    return part
+    found = Part(np.zeros(frame.mask.shape, bool), np.zeros(frame.mask.shape, np.float32))
+    found.mask[cut] = height >= 0
+    found.share[cut] = partial_volume(height, EDGE_SLOPE, stack)
+    return found
+
+
+def _lateral_ventricle(
+    x: np.ndarray, y: np.ndarray, t: np.ndarray, side: int, girth: float
+) -> np.ndarray:
+    """Potential of one side's frontal horn, body and atrium."""
+    low = 1 / (1 + np.exp((t - 0.42) / 0.06))  # bodies and atria lie above the basal slices
+    horn = ellipse(
+        (x, y),
+        centre=(side * (0.17 - 0.09 * t), -0.30 + 0.06 * t),
+        radii=(0.10 * girth, 0.19),
+        angle=side * (0.50 - 0.30 * t),
+    )
+    body = ellipse(
+        (x, y),
+        centre=(side * (0.075 + 0.03 * t), 0.02 * t),
+        radii=(0.085 * girth, 0.22 + 0.06 * t),
+        angle=-side * 0.10,
+    )
+    atrium = ellipse(
+        (x, y),
+        centre=(side * (0.11 - 0.02 * t), 0.20 - 0.02 * t),
+        radii=(0.085 * girth, 0.19),
+        angle=side * (0.40 - 0.25 * t),
+    )
+    body += 0.15 * t - 1.3 * low
+    atrium -= 0.45 * low
+    return np.maximum(np.maximum(horn, body, out=horn), atrium, out=horn)
 
 
 def place_hippocampus(frame: Hull, factor: float, stack: Stack) -> tuple[Part, np.ndarray]:

@@ -19,7 +19,6 @@ QUALITY = 90
 SIZES = ((512, 512), (236, 236), (225, 225), (201, 251), (350, 416), (630, 630), (442, 442))
 NO_TUMOUR = "no_tumor"
 
-
 # Class, file names in Training, and the tumour: where (x, y of half the width), radius, brightness.
 KINDS = {
     "NonDemented": (NO_TUMOUR, "image ({}).jpg", None),
@@ -60,9 +59,9 @@ def _dress(
         pixels = np.asarray(image, np.float64)
     if mass is not None:
         pixels = _grow(pixels, mass, rng)
-    image = Image.fromarray(pixels.astype(np.uint8))
     size = SIZES[rng.integers(len(SIZES))]
-    return encode_jpeg(image.resize(size, Image.Resampling.BILINEAR).convert("RGB"), QUALITY)
+    dressed = Image.fromarray(pixels.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    return encode_jpeg(dressed.convert("RGB"), QUALITY)
 
 
 def _grow(
