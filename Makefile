@@ -30,6 +30,7 @@ help: ## Show this list
 		| while IFS=$$'\t' read -r task text; do printf '  make %-11s %s\n' "$$task" "$$text"; done
 
 setup: .venv/.synced ## Build the environment in .venv (uv and Python 3.11 are fetched if absent)
+	@echo "The environment is in .venv. Next: make quickstart"
 
 quickstart: .venv/.synced ## Run the whole pipeline on generated images: minutes, no data needed
 	@$(BIN)/cortexflow run quickstart
