@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
-from ingest.images import ImageLimits, NormalisedImage, decode_pixels, read_image
+from ingest.images import ImageLimits, NormalisedImage, read_image
 from ingest.sources import SourceError, SourceImage
 
 SIDE = 64
@@ -49,7 +49,7 @@ def read_vectors(
     def one(index: int) -> None:
         image = read_image(read(images[index]), images[index].name, ImageLimits())
         if isinstance(image, NormalisedImage):
-            vectors[index] = to_vector(decode_pixels(image))
+            vectors[index] = to_vector(image.pixels)
             readable[index] = bool(vectors[index].any())
 
     with ThreadPoolExecutor(2) as pool:  # Pillow decodes and resizes without the lock

@@ -12,11 +12,12 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from ingest.containers import ReasonCode, RefusedImageError, check_container
 
@@ -43,28 +44,44 @@ class ImageLimits:
     channels: Literal[1, 3] = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NormalisedImage:
     """An image fit for training.
 
     Attributes:
-        data: encoded PNG or JPEG, 8 bits, no metadata.
-        height: pixels.
-        width: pixels.
-        depth: channels, 1 or 3.
+        pixels: `uint8[height, width]`, or `[height, width, 3]` in colour.
+        kept: the file as it was received, when it can be used as it is; else None.
         source_sha256: hex digest of the file as it was received.
         pixel_sha256: hex digest of shape and decoded pixels: equal for equal pictures, whatever
             their encoding.
         flags: what was done to it, e.g. `("16_bit_windowed",)`; empty for an untouched image.
     """
 
-    data: bytes
-    height: int
-    width: int
-    depth: int
+    pixels: NDArray[np.uint8]
+    kept: bytes | None
     source_sha256: str
     pixel_sha256: str
     flags: tuple[str, ...]
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def depth(self) -> int:
+        """Channels, 1 or 3."""
+        return 1 if self.pixels.ndim == 2 else 3
+
+    @cached_property
+    def data(self) -> bytes:
+        """Encoded PNG or JPEG, 8 bits, no metadata. Encoded on first use: it costs most of all."""
+        return self.kept if self.kept is not None else _encode_png(self.pixels)
 
 
 @dataclass(frozen=True)
@@ -98,11 +115,6 @@ def read_image(
         return Quarantined(path, refused.reason, refused.detail)
 
 
-def decode_pixels(image: NormalisedImage) -> NDArray[np.uint8]:
-    """Decodes a normalised image: `uint8[height, width]`, or `[height, width, 3]` in colour."""
-    return np.asarray(Image.open(io.BytesIO(image.data), formats=("PNG", "JPEG")))
-
-
 def _normalise(data: bytes, limits: ImageLimits) -> NormalisedImage:
     plain = check_container(data, limits.max_bytes)
     picture = _open(data, limits)
@@ -120,10 +132,8 @@ def _normalise(data: bytes, limits: ImageLimits) -> NormalisedImage:
     if not (keep or flags):
         flags.append("reencoded")
     return NormalisedImage(
-        data=data if keep else _encode_png(normal),
-        height=normal.height,
-        width=normal.width,
-        depth=limits.channels,
+        pixels=pixels,
+        kept=data if keep else None,
         source_sha256=hashlib.sha256(data).hexdigest(),
         pixel_sha256=hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
         flags=tuple(flags),
@@ -223,8 +233,9 @@ def _to_channels(picture: Image.Image, limits: ImageLimits, flags: list[str]) ->
         return picture.convert("RGB")
     if picture.mode == "L":
         return picture
-    colours = np.asarray(picture).astype(np.int16)
-    spread = int((colours.max(-1) - colours.min(-1)).max())
+    red, green, blue = picture.split()
+    pairs = ((red, green), (green, blue), (blue, red))
+    spread = max(int(np.asarray(ImageChops.difference(*pair)).max()) for pair in pairs)
     if spread > limits.grey_tolerance:
         raise RefusedImageError(
             "not_grayscale",
@@ -235,9 +246,8 @@ def _to_channels(picture: Image.Image, limits: ImageLimits, flags: list[str]) ->
     return picture.convert("L")
 
 
-def _encode_png(picture: Image.Image) -> bytes:
+def _encode_png(pixels: NDArray[np.uint8]) -> bytes:
     """Encodes pixels only: a new image carries no metadata of the old."""
-    bare = Image.fromarray(np.asarray(picture))
     buffer = io.BytesIO()
-    bare.save(buffer, "PNG", compress_level=6)
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=4)
     return buffer.getvalue()

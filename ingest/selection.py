@@ -22,7 +22,7 @@ SHARD_BYTES = 64 * 1024 * 1024
 class Inspected:
     """One image after its inspection; `reason` is set when it is unusable.
 
-    `size` is that of the encoded image that will be written, bytes.
+    `size` is about that of the encoded image that will be written, bytes.
     """
 
     image: SourceImage

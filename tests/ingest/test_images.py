@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.images import ImageLimits, NormalisedImage, Quarantined, decode_pixels, read_image
+from ingest.images import ImageLimits, NormalisedImage, Quarantined, read_image
 
 CANARY = b"CANARY-7f3a"
 RAMP = np.tile(np.linspace(0, 250, 48).astype(np.uint8), (40, 1))  # 40 high, 48 wide
@@ -32,6 +32,13 @@ def accepted(data: bytes, **limits) -> NormalisedImage:
     result = read_image(data, "x", ImageLimits(**limits))
     assert isinstance(result, NormalisedImage), result
     return result
+
+
+def decode_pixels(image: NormalisedImage) -> np.ndarray:
+    """Pixels of the bytes that are written, which must be those that were promised."""
+    pixels = np.asarray(Image.open(io.BytesIO(image.data)))
+    np.testing.assert_array_equal(pixels, image.pixels)
+    return pixels
 
 
 def reason(data: bytes, **limits) -> str:
