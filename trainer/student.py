@@ -3,16 +3,22 @@
 from collections.abc import Sequence
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from trainer.normalization import batch_norm
+
+_CELLS = 4  # sides of the grid of averages that the dense layers see
 
 
 class Student(keras.Model):
     """`len(filters)` × (3 × 3 convolution, batch normalisation, ReLU, max-pool), then two dense.
 
-    Only operations that LiteRT quantises to int8 and fuses; any image size of at least
-    2 ** len(filters).
+    Between them each map is averaged in a grid of about 4 × 4 cells: an atlas-registered brain
+    tells much by where something is, which one global average forgets. (OASIS-1, 140 people in two
+    subject-wise folds, 64 pixels: AUC of CDR 0 against the rest 0.78 against 0.75, and no better
+    with all positions kept, at three times the parameters. 2026-11.)
+
+    Only operations that LiteRT quantises to int8. Images of one size, at least 2 ** len(filters).
     """
 
     def __init__(self, filters: Sequence[int], dense: int, classes: int, **kwargs):
@@ -21,7 +27,7 @@ class Student(keras.Model):
         self.norms = [batch_norm() for _ in filters]
         self.activation = layers.ReLU()
         self.pool = layers.MaxPooling2D(2)
-        self.average = layers.GlobalAveragePooling2D()
+        self.flatten = layers.Flatten()
         self.dense = layers.Dense(dense, activation="relu")
         self.logits = layers.Dense(classes, dtype="float32")
 
@@ -38,4 +44,5 @@ class Student(keras.Model):
         x = images
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = self.pool(self.activation(norm(conv(x), training=training)))
-        return self.logits(self.dense(self.average(x)))
+        cell = [max(side // _CELLS, 1) for side in x.shape[1:3]]
+        return self.logits(self.dense(self.flatten(ops.average_pool(x, cell))))

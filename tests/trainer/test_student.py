@@ -19,6 +19,14 @@ def test_it_is_small():
     assert sum(int(np.prod(v.shape)) for v in student.trainable_variables) < 400_000
 
 
+def test_it_sees_where_things_are():
+    student = Student((4, 8), 16, 2)
+    corner = np.zeros((1, 32, 32, 1), np.float32)
+    corner[:, 4:10, 4:10] = 1
+    here, there = student(corner), student(np.roll(corner, 16, axis=1))
+    assert np.abs(here - there).max() > 1e-4
+
+
 def test_training_moves_the_statistics_and_inference_does_not():
     student = Student((4, 8), 8, 2)
     images = tf.random.uniform([4, 16, 16, 1])
