@@ -12,6 +12,6 @@ def StopOnRefusal(decision: InputArtifact[ModelDecision]):  # noqa: N802 (a TFX 
     """TFX node: raises `Refused` or `InsufficientEvidence` with the gate's own reasons."""
     verdict = read_decision(decision.uri)
     if verdict.outcome is Outcome.REFUSED:
-        raise Refused(f"The model was refused: {'; '.join(verdict.reasons)}.")
+        raise Refused(f"{'; '.join(verdict.reasons)}.")
     if verdict.outcome is Outcome.INSUFFICIENT:
-        raise InsufficientEvidence(f"Insufficient evidence: {'; '.join(verdict.reasons)}.")
+        raise InsufficientEvidence(f"{'; '.join(verdict.reasons)}.")

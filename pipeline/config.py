@@ -55,7 +55,8 @@ class PipelineConfig(Settings):
     model_name: str = Field("severity", pattern=r"^[a-z][a-z0-9_-]*$")
     data: DataSettings = DataSettings()
     schema_file: str | None = "curated"  # "curated", a path, or null: infer it from this data
-    pretrain: PretrainSettings | None = PretrainSettings()  # null: train from `teacher.backbone`
+    pretrain: PretrainSettings | None = PretrainSettings()  # null: from `checkpoint`, or scratch
+    checkpoint: str | None = None  # an encoder that a Pretrainer exported, in its place
     teacher: FinetuneSettings = FinetuneSettings()
     student: DistilSettings = DistilSettings()
     gate: GateSettings = GateSettings()
@@ -70,9 +71,14 @@ class PipelineConfig(Settings):
                 + ", ".join(f"{stage.stage}: {stage.input}" for stage in stages)
                 + "). Set all of them, for example with --set input.image_size=96"
             )
-        if self.pretrain is None and self.teacher.backbone is None:
+        if self.pretrain is not None and self.checkpoint is not None:
             raise ValueError(
-                "nothing to fine-tune: pretrain is null and so is teacher.backbone. Set "
+                f"both pretrain and checkpoint are set (received checkpoint={self.checkpoint!r}). "
+                "Set pretrain=null to start from the checkpoint"
+            )
+        if self.pretrain is self.checkpoint is self.teacher.backbone is None:
+            raise ValueError(
+                "nothing to fine-tune: pretrain, checkpoint and teacher.backbone are null. Set "
                 "teacher.backbone to train the teacher from scratch"
             )
         return self

@@ -113,11 +113,33 @@ def pinned_schema(choice: str | None, workspace: Workspace) -> str | None:
     return str(pinned)
 
 
+def pinned_checkpoint(path: str | None) -> tuple[str | None, str]:
+    """Absolute place of an exported encoder, and the hash of its weights.
+
+    Args:
+        path: folder that a Pretrainer exported (`Format-Serving/`, `bundle/`), or None.
+
+    Raises:
+        CortexflowError: it is no such folder.
+    """
+    if path is None:
+        return None, ""
+    folder = Path(path).expanduser().resolve()
+    weights = folder / "bundle" / "weights.npz"
+    if not weights.is_file():
+        raise CortexflowError(
+            f"No checkpoint at {folder}: it lacks bundle/weights.npz. Give the folder that a "
+            "Pretrainer exported (`cortexflow show` lists them)."
+        )
+    return str(folder), hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
 def training_inputs(config: PipelineConfig, workspace: Workspace, dataset: Path) -> "Inputs":
     """Facts of the dataset and places of this machine, as the DAG needs them."""
     from pipeline.training import Inputs
 
     found = read_dataset(dataset)
+    checkpoint, checkpoint_digest = pinned_checkpoint(config.checkpoint)
     live = LocalRegistry(workspace.registry, config.model_name).live()
     return Inputs(
         dataset=str(dataset),
@@ -126,6 +148,8 @@ def training_inputs(config: PipelineConfig, workspace: Workspace, dataset: Path)
         splits=tuple(found.patterns()),
         leaked=found.info.leaked,
         schema_file=pinned_schema(config.schema_file, workspace),
+        checkpoint=checkpoint,
+        checkpoint_digest=checkpoint_digest,
         checkpoints=str(workspace.checkpoints),
         registry=str(workspace.registry),
         live_version=f"{live.number}:{live.digest}" if live else "",

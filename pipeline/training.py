@@ -2,7 +2,7 @@
 
 ImageExampleGen ─▶ StatisticsGen ─▶ SchemaGen (first use) or the curated schema
                                 └─▶ ExampleValidator ─▶ AnomalyGate (stops the run)
-Pretrainer (SimCLR) ─▶ Teacher (LARS fine-tune) ─▶ Student (distillation)
+Pretrainer (SimCLR) or Checkpoint ─▶ Teacher (LARS fine-tune) ─▶ Student (distillation)
 LiveModel ─▶ Evaluator (TFMA) · Predictor ─▶ ModelGate ─▶ StopOnRefusal ─▶ Pusher
 """
 
@@ -16,9 +16,11 @@ from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGe
 from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.trainer.component import Trainer
 from tfx.dsl.components.base.base_node import BaseNode
+from tfx.dsl.components.common.importer import Importer
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2
 from tfx.types import channel
+from tfx.types.standard_artifacts import Model
 
 from components.anomaly_gate import AnomalyGate
 from components.image_example_gen import ImageExampleGen
@@ -47,6 +49,8 @@ class Inputs:
         splits: splits of the newest span.
         leaked: the split is known to share subjects.
         schema_file: curated schema, or None to infer one from this data.
+        checkpoint: encoder to start from instead of a Pretrainer, or None.
+        checkpoint_digest: hash of its weights; the importer's cache knows its path alone.
         checkpoints: folder for resumable training state, equal for all attempts of a run.
         registry: root folder of the model registry.
         live_version: what is live when the run starts; part of LiveModel's cache key.
@@ -61,6 +65,8 @@ class Inputs:
     schema_file: str | None
     checkpoints: str
     registry: str
+    checkpoint: str | None = None
+    checkpoint_digest: str = ""
     live_version: str = ""
     code_digest: str = ""
 
@@ -87,8 +93,7 @@ def create_training_pipeline(
     examples = nodes[0].outputs["examples"]
     gate = nodes[-1]
     stages = _stage_nodes(config, inputs, examples)
-    for stage in stages[:1]:
-        stage.add_upstream_node(gate)
+    stages[0].add_upstream_node(gate)
     nodes += stages
     nodes += _judging_nodes(config, inputs, examples, teacher=stages[-2], student=stages[-1])
     return Pipeline(
@@ -120,19 +125,23 @@ def _data_nodes(inputs: Inputs) -> list[BaseNode]:
 
 def _stage_nodes(
     config: PipelineConfig, inputs: Inputs, examples: channel.Channel
-) -> list[Trainer]:
-    """Pretrainer (unless switched off), Teacher and Student, each on top of the one before."""
+) -> list[BaseNode]:
+    """Pretrainer or Checkpoint (or neither), Teacher, Student, each on top of the one before."""
     unlabelled = [split for split in inputs.splits if split == UNLABELLED_SPLIT]
     plan: list[tuple[str, StageSettings | None, list[str]]] = [
         ("Pretrainer", config.pretrain, [TRAIN, *unlabelled]),
         ("Teacher", config.teacher, [TRAIN]),
         ("Student", config.student, [TRAIN, *unlabelled]),
     ]
-    nodes: list[Trainer] = []
+    nodes: list[BaseNode] = []
+    base: dict[str, channel.Channel] = {}
+    if inputs.checkpoint is not None:
+        importer = Importer(source_uri=inputs.checkpoint, artifact_type=Model)
+        nodes.append(importer.with_id("Checkpoint"))
+        base = {"base_model": importer.outputs["result"]}
     for node_id, settings, splits in plan:
         if settings is None:
             continue
-        base = {"base_model": nodes[-1].outputs["model"]} if nodes else {}
         node = Trainer(
             run_fn=RUN_FN,
             examples=examples,
@@ -144,9 +153,11 @@ def _stage_nodes(
                 "severity": json.dumps(inputs.severity),
                 "checkpoint_root": inputs.checkpoints,
                 "code_digest": inputs.code_digest,
+                "checkpoint_digest": inputs.checkpoint_digest,
             },
             **base,
         ).with_id(node_id)
+        base = {"base_model": node.outputs["model"]}
         nodes.append(node)
     return nodes
 
