@@ -1,10 +1,10 @@
 """Phantom generation against its calibrated prototype: speed, and that the statistics are the same.
 
-    python benchmarks/phantom.py [--subjects 16]
+    python -m benchmarks.phantom [--subjects 16]
 
-Both run on one core, at 128 px × 32 slices, JPEG included, on as many subjects of each class with
-the same latents. The prototype stands beside the repository and may be absent; then only this
-generator is measured.
+Both run on one core, at 128 px × 32 slices, JPEG included, on the same latents. Times are CPU time,
+so that other work on the machine does not count. The prototype stands beside the repository; where
+it is absent only this generator is measured.
 """
 
 import os
@@ -75,6 +75,10 @@ def statistics(scans: list[Scan]) -> dict[str, float]:
         areas = np.array([getattr(scan, name).sum() for scan in scans]) / hulls
         for stage, label in enumerate(ALZHEIMER_SEVERITY):
             rows[f"{title}, {label}"] = areas[[scan.stage == stage for scan in scans]].mean()
+    fluid = np.array([(scan.ventricles.sum() + scan.sulci.sum()) for scan in scans]) / hulls
+    ill = np.array([scan.stage > 0 for scan in scans])
+    above = (fluid[ill][:, None] > fluid[~ill]).mean()
+    rows["total-CSF baseline, AUC CDR 0 vs > 0"] = above
     profile = sum(scan.ventricles.sum((1, 2)) / scan.hull.sum((1, 2)) for scan in scans)
     profile = profile / profile.mean()
     for position in (0, 8, 16, 23, 31):

@@ -77,6 +77,11 @@ def test_the_hull_never_leaves_its_window():
         assert edges == (False, False)
 
 
+def test_brains_have_nearly_one_area():
+    areas = np.array([build(64, 8, seed=seed)[0].hull.mask.sum() for seed in range(30)])
+    assert areas.std() / areas.mean() < 0.015
+
+
 def test_depth_is_the_distance_to_the_surface():
     hull = build(128, 4)[0].hull
     for mask, depth in zip(hull.mask, hull.depth, strict=True):
