@@ -63,12 +63,12 @@ def _mri(images, seed):
     moved, scanner, blurred, noisy = tf.unstack(tf.random.split(seed, 4))
     images = random_affine(images, seed=moved)
     images = scanner_jitter(images, seed=scanner)
-    # Blur is scaled to the image: half a pixel to one at 64 pixels, as much tissue at any size.
+    # Up to a pixel of 64, and as much tissue at any other size.
     widest = images.shape[1] / 64
     images = random_blur(
         images, math.ceil(3 * widest), sigma=(0.1 * widest, widest), probability=0.3, seed=blurred
     )
-    return random_noise(images, most=0.05, probability=0.5, seed=noisy)
+    return random_noise(images, most=0.04, probability=0.5, seed=noisy)
 
 
 def random_crop(images, *, seed, area=_CROP_AREA, aspect=_CROP_ASPECT, flip: bool = True):
@@ -166,14 +166,17 @@ def random_affine(images, *, seed, degrees=10.0, shift=0.05, zoom=(0.5, 1.0), as
     )
 
 
-def scanner_jitter(images, *, seed, gamma=0.3, brightness=0.2, contrast=0.2):
+def scanner_jitter(images, *, seed, gamma=0.25, brightness=(0.75, 1.1), contrast=0.1):
     """Varies gamma, brightness and contrast of each image: scanners differ in all three.
+
+    Brighter is bounded tighter than darker, since white matter is near the top of the range and
+    clipping it would hide the sulci; contrast is mild, since it lifts the black background.
 
     Args:
         images: float32[N, H, W, C] in [0, 1].
         seed: int32[2].
         gamma: largest absolute logarithm of the exponent.
-        brightness: largest relative change of all values.
+        brightness: least and largest factor.
         contrast: largest relative change of the distances from the image's mean.
 
     Returns:
@@ -182,7 +185,7 @@ def scanner_jitter(images, *, seed, gamma=0.3, brightness=0.2, contrast=0.2):
     shape = [tf.shape(images)[0], 1, 1, 1]
     seeds = tf.unstack(tf.random.split(seed, 3))
     images = tf.pow(images, tf.exp(_uniform(shape, (-gamma, gamma), seeds[0])))
-    images = images * _uniform(shape, (1 - brightness, 1 + brightness), seeds[1])
+    images = images * _uniform(shape, brightness, seeds[1])
     images = _contrast(images, _uniform(shape, (1 - contrast, 1 + contrast), seeds[2]))
     return tf.clip_by_value(images, 0.0, 1.0)
 
