@@ -28,7 +28,6 @@ from scipy.ndimage import gaussian_filter
 SIZES = (1000, 4000, 16000)
 SLICES = 32
 SIDE = 128
-BEAM = ["--runner=DirectRunner", "--direct_running_mode=in_memory"]
 
 
 def write_source(folder: Path, count: int) -> None:
@@ -82,6 +81,7 @@ def _nodes(example_gen, root: str) -> Callable[[], None]:
     from tfx.orchestration.pipeline import Pipeline
 
     from pipeline import local_runner
+    from pipeline.config import BEAM_IN_PROCESS
 
     Path(root).mkdir()
     pipeline = Pipeline(
@@ -89,7 +89,7 @@ def _nodes(example_gen, root: str) -> Callable[[], None]:
         root,
         components=[example_gen, StatisticsGen(examples=example_gen.outputs["examples"])],
         metadata_connection_config=metadata.sqlite_metadata_connection_config(f"{root}/mlmd.db"),
-        beam_pipeline_args=BEAM,
+        beam_pipeline_args=list(BEAM_IN_PROCESS),
     )
     return lambda: local_runner.run(pipeline, lambda event: None)
 

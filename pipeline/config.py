@@ -16,6 +16,14 @@ from schema.errors import CortexflowError
 from trainer.config import DistilSettings, FinetuneSettings, PretrainSettings, Settings
 
 
+# The third flag makes Beam's DirectRunner decline Prism, which it would first try to download.
+BEAM_IN_PROCESS = (
+    "--runner=DirectRunner",
+    "--direct_running_mode=in_memory",
+    "--allow_unsafe_triggers",
+)
+
+
 class PhantomSettings(Settings):
     """The built-in phantom: people per class in order of severity, slices each, pixels."""
 
@@ -60,7 +68,7 @@ class PipelineConfig(Settings):
     teacher: FinetuneSettings = FinetuneSettings()
     student: DistilSettings = DistilSettings()
     gate: GateSettings = GateSettings()
-    beam_args: tuple[str, ...] = ("--runner=DirectRunner", "--direct_running_mode=in_memory")
+    beam_args: tuple[str, ...] = BEAM_IN_PROCESS
 
     @model_validator(mode="after")
     def _one_input(self) -> "PipelineConfig":
