@@ -14,7 +14,7 @@ Preset = Literal["realistic", "moderate", "standard", "easy", "null"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 # Raised whenever the same spec would give other bytes, so that no stale cache is ever read.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 STACK = 32  # slices of a whole stack, as in the public set
 SIZES = (64, 224)  # pixels: below, cortex vanishes; above, the calibration says nothing
