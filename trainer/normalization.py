@@ -10,9 +10,10 @@ _EPSILON = 1e-5
 class FusedBatchNormalization(layers.BatchNormalization):
     """Batch normalisation that trains on images by one fused operation instead of a dozen.
 
-    Keras 3 composes means, variances and products; the fused kernel takes a quarter off a ResNet's
-    training step on a CPU. Numbers are those of Keras, moving variance included, which the fused
-    kernel alone would give with Bessel's correction.
+    Keras 3 composes means, variances and products. The fused kernel took 23 % off the mean training
+    step of a ResNet-18 (width 0.5, 128 images of 64 pixels; five interleaved rounds on two busy
+    cores, one of which went the other way). Numbers are those of Keras, moving variance included,
+    which the fused kernel alone would give with Bessel's correction.
     """
 
     def call(self, inputs, training=False):
