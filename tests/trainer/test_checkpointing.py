@@ -63,7 +63,9 @@ def timeless(folder: Path) -> list[dict]:
     ]
 
 
-@pytest.mark.parametrize("settings", [PRETRAIN, FINETUNE], ids=lambda s: s.stage)
+@pytest.mark.parametrize(
+    "settings", [FINETUNE, pytest.param(PRETRAIN, marks=pytest.mark.slow)], ids=lambda s: s.stage
+)
 def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, blobs, settings):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     script = KILLED_AFTER_EPOCH_2.format(

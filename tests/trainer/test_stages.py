@@ -157,20 +157,6 @@ def test_labels_that_images_cannot_tell_teach_nothing(tmp_path):
     assert np.mean(areas) == pytest.approx(0.5, abs=0.15)
 
 
-def test_stops_when_validation_no_longer_improves(tmp_path, blobs):
-    settings = FINETUNE.model_copy(
-        update={
-            "backbone": BACKBONE, "ft_proj_selector": 0, "epochs": 30,
-            "early_stopping_patience": 1,
-        }
-    )  # fmt: skip
-    run_fn(fn_args(tmp_path, settings, [blobs.train], [blobs.val]))
-    epochs = history(tmp_path)
-    scores = [validation.score(entry) for entry in epochs]
-    assert len(epochs) < 30
-    assert scores.index(max(scores)) == len(scores) - 2
-
-
 def test_an_unusable_learning_rate_ends_with_its_reason(tmp_path, blobs):
     settings = FINETUNE.model_copy(
         update={

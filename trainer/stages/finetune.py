@@ -100,10 +100,9 @@ def _architecture(
 ) -> TeacherArchitecture:
     selector = settings.ft_proj_selector
     if base is None:
-        if settings.backbone is None or selector:
+        if settings.backbone is None:
             raise StageError(
-                "Fine-tuning without a base model needs `backbone` and ft_proj_selector=0 "
-                f"(received backbone={settings.backbone}, ft_proj_selector={selector}). Connect a "
+                "Fine-tuning without a base model needs `backbone` (received None). Connect a "
                 "pretraining stage, or set teacher.backbone to train from scratch."
             )
         return TeacherArchitecture(backbone=settings.backbone, classes=classes)

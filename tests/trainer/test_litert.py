@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from trainer import litert
+from trainer.config import LiteRTSettings
+from trainer.errors import ConversionError
+from trainer.examples import Examples
+from trainer.litert import FLOAT, INT8
+
+EXACT = {"images": 10, "agreement": 1.0, "max_difference": 0.0, "mean_difference": 0.0}
+
+
+def examples_of(subjects) -> Examples:
+    count = len(subjects)
+    return Examples(np.zeros((count, 8, 8, 1), np.uint8), np.zeros(count, np.int32), subjects)
+
+
+def test_calibration_takes_everyone_before_anyone_twice():
+    subjects = np.array(["a"] * 5 + ["b"] * 3 + ["c"], dtype=object)
+    chosen = litert.spread(examples_of(subjects), 4)
+    assert subjects[chosen[:3]].tolist() == ["a", "b", "c"]
+    assert chosen[0] == 2  # the middle slice
+    assert len(set(chosen)) == 4
+
+
+def test_calibration_of_slices_without_subjects_spans_the_file():
+    few = Examples(np.zeros((9, 8, 8, 1), np.uint8), np.zeros(9, np.int32), None)
+    assert litert.spread(few, 3).tolist() == [0, 4, 8]
+    assert len(litert.spread(few, 100)) == 9
+
+
+def test_compare_measures_classes_and_distances():
+    wanted = np.array([[0.9, 0.1], [0.4, 0.6]])
+    received = np.array([[0.8, 0.2], [0.6, 0.4]])
+    measured = litert.compare(wanted, received)
+    assert measured["agreement"] == 0.5
+    assert measured["max_difference"] == pytest.approx(0.2)
+    assert measured["mean_difference"] == pytest.approx(0.15)
+
+
+def test_accepts_what_agrees():
+    litert.check({FLOAT: EXACT, INT8: EXACT}, LiteRTSettings())
+
+
+@pytest.mark.parametrize(
+    ("file", "measure", "value"),
+    [
+        (FLOAT, "max_difference", 2e-4),
+        (INT8, "agreement", 0.5),
+        (INT8, "mean_difference", 0.2),
+    ],
+)
+def test_refuses_what_does_not(file, measure, value):
+    report = {FLOAT: EXACT, INT8: EXACT} | {file: EXACT | {measure: value}}
+    with pytest.raises(ConversionError, match=rf"{file}.*{measure} is {value}"):
+        litert.check(report, LiteRTSettings())
+
+
+def test_refuses_what_is_not_a_number():
+    report = {FLOAT: EXACT | {"max_difference": float("nan")}, INT8: EXACT}
+    with pytest.raises(ConversionError):
+        litert.check(report, LiteRTSettings())
