@@ -24,8 +24,9 @@ TINY = (
 )
 
 
-def command(*arguments: str, workspace: Path) -> list[str]:
-    return [sys.executable, "-m", "cli.main", *arguments, "--workspace", str(workspace)]
+def command(*arguments: str, workspace: Path | None) -> list[str]:
+    place = [] if workspace is None else ["--workspace", str(workspace)]
+    return [sys.executable, "-m", "cli.main", *arguments, *place]
 
 
 def assignments(*settings: str) -> list[str]:
@@ -36,7 +37,7 @@ def assignments(*settings: str) -> list[str]:
 def cortexflow():
     """Runs the command in a process of its own and returns it with its output."""
 
-    def run(*arguments: str, workspace: Path, **options) -> subprocess.CompletedProcess:
+    def run(*arguments: str, workspace: Path | None, **options) -> subprocess.CompletedProcess:
         return subprocess.run(
             command(*arguments, workspace=workspace),
             capture_output=True,

@@ -1,4 +1,4 @@
-"""kill -9 in a stage, then --resume: finishes, repeats no finished node, goes on from checkpoints."""
+"""kill -9 in a stage, then --resume: finishes, repeats no finished node, keeps its checkpoints."""
 
 import collections
 import json
