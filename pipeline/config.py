@@ -15,7 +15,6 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 from schema.errors import CortexflowError
 from trainer.config import DistilSettings, FinetuneSettings, PretrainSettings, Settings
 
-
 # The third flag makes Beam's DirectRunner decline Prism, which it would first try to download.
 BEAM_IN_PROCESS = (
     "--runner=DirectRunner",

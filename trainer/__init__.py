@@ -1,1 +1,1 @@
-"""The learning method: SimCLRv2 backbone, NT-Xent, LARS, fine-tuning, distillation, export. No TFX here."""
+"""The learning method: backbone, losses, LARS, the three stages, metrics, export. No TFX here."""

@@ -7,7 +7,7 @@ class TrainingDataError(CortexflowError):
     """The examples given cannot be trained on."""
 
 
-class TrainingDiverged(CortexflowError):  # noqa: N818 (says what happened)
+class TrainingDiverged(CortexflowError):
     """The loss stopped being a number."""
 
 
