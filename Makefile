@@ -15,6 +15,9 @@ OWN_UV := .tools/uv-$(UV_VERSION)
 UV ?= $(or $(and $(filter $(basename $(UV_VERSION)).%,$(word 2,$(shell uv --version 2>/dev/null))),\
 	$(shell command -v uv)),$(OWN_UV)/bin/uv)
 
+# The system's certificates, where it has any: a company's or a laboratory's proxy is known to them.
+export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/cert.pem),1,0)
+
 # Two workers suit two cores; TensorFlow's own threads fill what they leave. A file's tests stay
 # on one worker, so that what they share (a trained model, an imported dataset) is made once.
 WORKERS ?= 2
