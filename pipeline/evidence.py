@@ -242,7 +242,11 @@ def _pushed(artifact: ArtifactRef) -> report.Pushed | None:
 
 
 def _litert(artifact: ArtifactRef) -> tuple[report.LiteRt, ...]:
-    folder = Path(artifact.uri) / "Format-Serving" / "litert"
+    """The exported files with what their check against the SavedModel measured."""
+    path = Path(artifact.uri) / "Format-Serving" / "litert" / "check.json"
+    if not path.is_file():
+        return ()
     return tuple(
-        report.LiteRt(path.name, path.stat().st_size) for path in sorted(folder.glob("*.tflite"))
+        report.LiteRt(name, measured["bytes"], measured["agreement"])
+        for name, measured in sorted(json.loads(path.read_text()).items())
     )

@@ -122,7 +122,7 @@ class LiteRTSettings(Settings):
     calibration_images: PositiveInt = 200  # of as many people as there are
     checked_images: PositiveInt = 500
     float_max_difference: PositiveFloat = 1e-4
-    int8_min_agreement: float = Field(0.9, ge=0.0, le=1.0)  # share given the same class
+    int8_min_agreement: float = Field(0.9, ge=0.0, le=1.0)  # share given the same class, or a tie
     int8_max_mean_difference: PositiveFloat = 0.03
 
 

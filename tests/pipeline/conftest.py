@@ -12,15 +12,11 @@ ROOT = Path(__file__).resolve().parents[2]
 # Everything real, only small: the easy phantom, a narrow ResNet, a few epochs.
 TINY = (
     "data.phantom.preset=easy",
-    "data.phantom.subjects=[12,12,12,12]",
+    "data.phantom.subjects=[30,30,30,30]",
     "data.phantom.slices=4",
-    "pretrain.epochs=2",
-    "pretrain.backbone.width=0.25",
-    "teacher.epochs=6",
-    "student.epochs=6",
-    "student.filters=[8,16,16]",
-    "student.dense=16",
-    "input.image_size=32",
+    "pretrain.epochs=4",
+    "teacher.epochs=15",
+    "student.epochs=40",
 )
 
 

@@ -12,7 +12,7 @@ from ingest.phantom import PhantomSpec, generate
 from ingest.records import decode_example, encode_example, read_records, write_records
 from tests.pipeline.conftest import TINY, assignments
 
-COHORT = PhantomSpec(preset="easy", subjects=(12, 12, 12, 12), slices=4, seed=7)
+COHORT = PhantomSpec(preset="easy", subjects=(30, 30, 30, 30), slices=4, seed=7)
 
 
 def last_line(result) -> str:

@@ -38,6 +38,12 @@ def test_compare_measures_classes_and_distances():
     assert measured["mean_difference"] == pytest.approx(0.15)
 
 
+def test_a_lead_that_rounding_can_undo_is_a_tie():
+    wanted = np.array([[0.255, 0.245, 0.25, 0.25]])
+    assert litert.compare(wanted, np.array([[0.25, 0.26, 0.24, 0.25]]))["agreement"] == 1.0
+    assert litert.compare(wanted, np.array([[0.23, 0.27, 0.25, 0.25]]))["agreement"] == 0.0
+
+
 def test_accepts_what_agrees():
     litert.check({FLOAT: EXACT, INT8: EXACT}, LiteRTSettings())
 
