@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,14 +23,26 @@ def running(folder: RunFolder) -> Iterator[Callable[[NodeState], None]]:
     with _output_to(folder.log) as console:
         console.print(f"[bold]{folder.path.name}[/]  [dim]log: {os.path.relpath(folder.log)}[/]")
         board = _Board(console)
-        handler = _TrainingLine(board)
-        logging.getLogger("trainer").addHandler(handler)
-        logging.getLogger("trainer").setLevel(logging.INFO)
-        try:
-            with Live(board, console=console, refresh_per_second=4, transient=True):
-                yield board.update
-        finally:
-            logging.getLogger("trainer").removeHandler(handler)
+        with (
+            _listening("trainer", _DetailLine(board), logging.FileHandler(folder.log)),
+            _listening("ingest", _DetailLine(board)),
+            Live(board, console=console, refresh_per_second=4, transient=True),
+        ):
+            yield board.update
+
+
+@contextmanager
+def _listening(room: str, *handlers: logging.Handler) -> Iterator[None]:
+    """Hands what a room logs to the handlers."""
+    logger = logging.getLogger(room)
+    before, level = logger.handlers[:], logger.level
+    logger.handlers, logger.propagate = [*handlers], False
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before, True
+        logger.setLevel(level)
 
 
 class _Board:
@@ -39,10 +52,11 @@ class _Board:
         self.console = console
         self.node = ""
         self.detail = ""
+        self.started = 0.0
 
     def update(self, state: NodeState) -> None:
         if state.state == "running":
-            self.node, self.detail = state.node, ""
+            self.node, self.detail, self.started = state.node, "", time.monotonic()
             return
         self.node = ""
         mark, colour = MARKS[state.state]
@@ -51,11 +65,14 @@ class _Board:
         )
 
     def __rich__(self) -> Text:
-        return Text(f"  … {self.node:<16} {self.detail}" if self.node else "", style="cyan")
+        if not self.node:
+            return Text()
+        seconds = time.monotonic() - self.started
+        return Text(f"  … {self.node:<16} running{seconds:7.0f} s  {self.detail}", style="cyan")
 
 
-class _TrainingLine(logging.Handler):
-    """Puts the trainer's progress lines beside the running node."""
+class _DetailLine(logging.Handler):
+    """Puts what is being done beside the running node."""
 
     def __init__(self, board: _Board):
         super().__init__(logging.INFO)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.resources
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from schema.errors import CortexflowError
 
 if TYPE_CHECKING:
     from pipeline.training import Inputs
+
+LOG = logging.getLogger("ingest")
 
 OnNode = Callable[[NodeState], None]
 PHANTOM = "phantom"
@@ -45,7 +48,7 @@ def prepare_dataset(config: DataSettings, workspace: Workspace, observe: OnNode)
         source = _timed(
             "Phantom",
             observe,
-            lambda: phantom.generate(spec, workspace.phantoms) / "images",
+            lambda: phantom.generate(spec, workspace.phantoms, progress=_people) / "images",
             cached=(workspace.phantoms / spec.fingerprint()).is_dir(),
         )
         name = f"phantom-{spec.preset}"
@@ -74,7 +77,12 @@ def _import(config: DataSettings, source: Path, out: Path, name: str) -> Path:
         layout=config.layout,
         subject_regex=config.subject_regex,
         unlabelled=config.unlabelled,
+        progress=lambda what, done, total: LOG.info("%s %d of %d", what, done, total),
     ).path
+
+
+def _people(done: int, total: int) -> None:
+    LOG.info("%d of %d people", done, total)
 
 
 def code_digest() -> str:

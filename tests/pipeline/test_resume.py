@@ -66,7 +66,7 @@ def test_training_goes_on_from_its_checkpoint(tmp_path, cortexflow):
     record = newest_record(tmp_path)
     assert record["attempts"] == 2
     log = (tmp_path / "runs" / record["id"] / "log.txt").read_text()
-    assert "continues from epoch" in log
+    assert "continues after epoch" in log
     [history] = [
         json.loads(path.read_text())
         for path in tmp_path.glob("pipelines/quickstart/Pretrainer/model/*/bundle/history.json")
