@@ -58,7 +58,9 @@ def completed_executions(workspace: Path) -> collections.Counter:
 
 def test_training_goes_on_from_its_checkpoint(tmp_path, cortexflow):
     start = ["run", "quickstart", *assignments(*TINY, FLOOR, "pretrain.epochs=40")]
-    kill_in("Pretrainer", start, tmp_path, lambda: any(tmp_path.glob("checkpoints/pretrain-*/*")))
+    kill_in(
+        "Pretrainer", start, tmp_path, lambda: any(tmp_path.glob("checkpoints/pretrain-*/epoch-*"))
+    )
     [interrupted] = cortexflow("runs", workspace=tmp_path).stdout.strip().splitlines()[1:]
     assert "interrupted" in interrupted
     result = cortexflow("run", "quickstart", "--resume", workspace=tmp_path)
