@@ -371,10 +371,19 @@ def _curves(table: Floats, truth: Integers, curve: Any) -> Curves:
     found = [each for each in by_class if each is not None]
     macro = None
     if found:
+        # Curves rise or fall upright at a tied x: the mean keeps both ends of each such step.
         grid = np.unique(np.concatenate([each.x for each in found]))
-        mean = np.mean([np.interp(grid, each.x, each.y) for each in found], axis=0)
-        macro = Curve(grid, mean, float(np.mean([each.area for each in found])))
+        ends = [np.mean([_at(grid, each, end) for each in found], axis=0) for end in (0, -1)]
+        area = float(np.mean([each.area for each in found]))
+        macro = Curve(np.repeat(grid, 2), np.stack(ends, axis=1).ravel(), area)
     return Curves(by_class, curve(table.ravel(), hot.ravel()), macro)
+
+
+def _at(grid: Floats, of: Curve, end: int) -> Floats:
+    """The curve's y on `grid`; of tied x the first (`end` 0) or the last (`end` -1)."""
+    step = np.diff(of.x) != 0
+    kept = np.append(True, step) if end == 0 else np.append(step, True)
+    return np.interp(grid, of.x[kept], of.y[kept])
 
 
 def _by_severity(probabilities: ArrayLike, labels: ArrayLike, order: Sequence[int]) -> Integers:

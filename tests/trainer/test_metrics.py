@@ -80,8 +80,10 @@ def test_curves_equal_scikit_learn(predictions):
 
     assert roc.micro.area == pytest.approx(metrics.micro_auc(table, labels))
     assert roc.macro.area == pytest.approx(metrics.macro_auc(table, labels))
-    assert np.trapz(roc.macro.y, roc.macro.x) == pytest.approx(roc.macro.area, abs=0.01)
-    assert (np.diff(roc.macro.x) > 0).all()
+    assert np.trapz(roc.macro.y, roc.macro.x) == pytest.approx(roc.macro.area, abs=1e-9)
+    assert (np.diff(roc.macro.x) >= 0).all()
+    assert (roc.macro.x[0], roc.macro.y[0]) == (0, 0)
+    assert (roc.macro.x[-1], roc.macro.y[-1]) == (1, 1)
 
 
 def test_brier_score_of_two_classes_is_twice_scikit_learns():
