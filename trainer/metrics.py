@@ -381,9 +381,11 @@ def _curves(table: Floats, truth: Integers, curve: Any) -> Curves:
 
 def _at(grid: Floats, of: Curve, end: int) -> Floats:
     """The curve's y on `grid`; of tied x the first (`end` 0) or the last (`end` -1)."""
-    step = np.diff(of.x) != 0
-    kept = np.append(True, step) if end == 0 else np.append(step, True)
-    return np.interp(grid, of.x[kept], of.y[kept])
+    y = np.interp(grid, of.x, of.y)
+    place = np.searchsorted(of.x, grid, "right") - 1 if end else np.searchsorted(of.x, grid)
+    exact = of.x[place] == grid
+    y[exact] = of.y[place[exact]]
+    return y
 
 
 def _by_severity(probabilities: ArrayLike, labels: ArrayLike, order: Sequence[int]) -> Integers:
