@@ -159,18 +159,9 @@ def verify(
 def _open(workspace: Path | None, name: str | None) -> "LocalRegistry":
     """The registry of the named model, or of the only one there is."""
     from pipeline.workspace import Workspace
-    from registry.interface import RegistryError
-    from registry.local import LocalRegistry, models
+    from registry.local import find
 
-    root = Workspace.at(workspace).registry
-    known = models(root)
-    if name is None and len(known) == 1:
-        name = known[0]
-    if name not in known:
-        names = ", ".join(known) or "none yet: `cortexflow run quickstart` trains one"
-        problem = "No model is named" if name is None else f"There is no model {name!r}"
-        raise RegistryError(f"{problem} in {root} (models: {names}). Choose one with --name.")
-    return LocalRegistry(root, name)
+    return find(Workspace.at(workspace).registry, name)
 
 
 def _say(

@@ -161,7 +161,9 @@ def report(
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="PNG or JPEG slices.", exists=True)],
-    model_name: Annotated[str, typer.Option("--name", help="Model in the registry.")] = "severity",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model.", show_default="the only one there is")
+    ] = None,
     version: Annotated[int | None, typer.Option(help="Version; default: the live one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image.")] = False,
     workspace: WorkspaceOption = None,
@@ -176,7 +178,7 @@ def predict(
     from pipeline.workspace import Workspace
 
     with progress.quiet_tensorflow():
-        answer = predict_files(Workspace.at(workspace).registry, model_name, images, version)
+        answer = predict_files(Workspace.at(workspace).registry, images, name, version)
     if as_json:
         tables.print_json_lines(answer)
     else:

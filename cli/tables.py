@@ -124,12 +124,10 @@ def show_run(folder: RunFolder, workspace: Workspace) -> None:
     table = Table(box=None, padding=(0, 2))
     for column in ("node", "state", "seconds", "artifacts"):
         table.add_column(column, justify="right" if column == "seconds" else "left")
-    database = workspace.metadata(record.pipeline)
-    with lineage.opened(database) as store:
-        for node in record.nodes:
-            outputs = lineage.outputs(store, node.execution_id) if node.execution_id else []
-            places = "\n".join(f"{item.key}: {_short(item.uri)}" for item in outputs)
-            table.add_row(node.node, node.state, f"{node.seconds:.1f}", places)
+    found = lineage.outputs_of_nodes(workspace.metadata(record.pipeline), record.nodes)
+    for node in record.nodes:
+        places = "\n".join(f"{item.key}: {_short(item.uri)}" for item in found.get(node.node, ()))
+        table.add_row(node.node, node.state, f"{node.seconds:.1f}", places)
     console.print(table)
     if (folder.evidence / storage.FILE).is_file():
         found = storage.load(folder.evidence)

@@ -84,18 +84,19 @@ class ImageExampleGen(FileBasedExampleGen):
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(self, input_base: str, splits: Sequence[str]):
-        """Reads the newest span of `input_base`.
+    def __init__(self, input_base: str, splits: Sequence[str], span: str = "span-*"):
+        """Reads spans of a dataset.
 
         Args:
             input_base: the dataset folder that `ingest` wrote.
-            splits: names of the splits, each a folder of the span.
+            splits: names of the splits, each a folder of a span.
+            span: pattern of the span folders; `span-{SPAN}` is TFX's word for the newest alone.
         """
         super().__init__(
             input_base=input_base,
             input_config=example_gen_pb2.Input(
                 splits=[
-                    example_gen_pb2.Input.Split(name=split, pattern=f"span-{{SPAN}}/{split}/data-*")
+                    example_gen_pb2.Input.Split(name=split, pattern=f"{span}/{split}/data-*")
                     for split in splits
                 ]
             ),

@@ -4,6 +4,8 @@ TFX's filesystem pusher names versions by the clock and keeps no history; ours a
 for the next version, which stages, verifies and renames before anything points to it.
 """
 
+from collections.abc import Sequence
+
 from tfx.components.pusher import component as pusher_component
 from tfx.components.pusher import executor as pusher_executor
 from tfx.dsl.components.base import executor_spec
@@ -29,7 +31,11 @@ class Executor(pusher_executor.Executor):
         version = registry.push(
             self.GetModelPath(input_dict),
             metrics=read_decision(blessing.uri).metrics,
-            lineage={"model_uri": model.uri, "artifact_id": model.id},
+            lineage={
+                "model_uri": model.uri,
+                "artifact_id": model.id,
+                "classes": settings["classes"],
+            },
             reason="passed the model gate",
             who="pipeline",
         )
@@ -46,10 +52,16 @@ class RegistryPusher(pusher_component.Pusher):
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, model, model_blessing, registry: str, model_name: str):
-        """Takes the student and the gate's blessing."""
+    def __init__(
+        self, model, model_blessing, *, registry: str, model_name: str, classes: Sequence[str]
+    ):
+        """Takes the student, the gate's blessing, and the class names for the lineage."""
         super().__init__(
             model=model,
             model_blessing=model_blessing,
-            custom_config={"registry": registry, "model_name": model_name},
+            custom_config={
+                "registry": registry,
+                "model_name": model_name,
+                "classes": list(classes),
+            },
         )

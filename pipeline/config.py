@@ -37,7 +37,9 @@ class PhantomSettings(Settings):
 class DataSettings(Settings):
     """Where the images come from and how people are divided between the splits."""
 
-    source: str = "phantom"  # "phantom", or a folder of images, TFRecords or an imported dataset
+    # "phantom", or a folder of images, of TFRecords, or an imported dataset; null: to be given
+    source: str | None = "phantom"
+    spans: Literal["all", "latest"] = "all"  # what is trained on of a dataset that has grown
     phantom: PhantomSettings = PhantomSettings()
     layout: str = "auto"
     subject_regex: str | None = None

@@ -44,7 +44,7 @@ def collect(
     Returns:
         Evidence with whatever there is.
     """
-    nodes = _outputs(workspace.metadata(config.name), record)
+    nodes = lineage.outputs_of_nodes(workspace.metadata(config.name), record.nodes)
 
     def of(node: str, key: str, read: Callable[[ArtifactRef], T]) -> T | None:
         found = [artifact for artifact in nodes.get(node, ()) if artifact.key == key]
@@ -77,17 +77,6 @@ def collect(
         pushed=of("RegistryPusher", "pushed_model", _pushed),
         litert=of("Student", "model", _litert) or (),
     )
-
-
-def _outputs(database: Path, record: RunRecord) -> dict[str, list[ArtifactRef]]:
-    if not database.is_file():
-        return {}
-    with lineage.opened(database) as store:
-        return {
-            node.node: lineage.outputs(store, node.execution_id)
-            for node in record.nodes
-            if node.execution_id is not None and node.state in ("ran", "cached")
-        }
 
 
 def _run(record: RunRecord) -> report.Run:

@@ -55,23 +55,23 @@ def execute(
         folder.write(record)
 
     dataset = None
-    with locked(workspace, config.name):
-        try:
+    try:
+        with locked(workspace, config.name):
             dataset = prepare_dataset(config.data, workspace, observe)
             _run_dag(config, workspace, dataset, observe)
-        except KeyboardInterrupt:
-            close("interrupted", "stopped by the user")
+    except KeyboardInterrupt:
+        close("interrupted", "stopped by the user")
+        raise
+    except Exception as error:
+        stop = _gate_stop(error)
+        if stop is None:
+            close("failed", str(error) or type(error).__name__)
             raise
-        except Exception as error:
-            stop = _gate_stop(error)
-            if stop is None:
-                close("failed", f"{type(error).__name__}: {error}")
-                raise
-            close(stop.outcome.value, str(stop))
-        else:
-            close("passed")
-        finally:
-            record = _report(config, workspace, folder, record, dataset)
+        close(stop.outcome.value, str(stop))
+    else:
+        close("passed")
+    finally:
+        record = _report(config, workspace, folder, record, dataset)
     return record
 
 

@@ -18,6 +18,7 @@ from pipeline.runs import NodeState
 from pipeline.workspace import Workspace
 from registry.local import LocalRegistry
 from schema.errors import CortexflowError
+from schema.features import SPLITS, UNLABELLED_SPLIT
 
 if TYPE_CHECKING:
     from pipeline.training import Inputs
@@ -43,6 +44,11 @@ def prepare_dataset(config: DataSettings, workspace: Workspace, observe: OnNode)
     Raises:
         CortexflowError: the source is missing, or is nothing that can be imported.
     """
+    if config.source is None:
+        raise CortexflowError(
+            "There are no images to run on. Give them with --data: a folder of class folders, of "
+            "TFRecords, or an imported dataset; or `phantom`."
+        )
     if config.source == PHANTOM:
         spec = PhantomSpec(**config.phantom.model_dump())
         source = _timed(
@@ -149,11 +155,20 @@ def training_inputs(config: PipelineConfig, workspace: Workspace, dataset: Path)
     found = read_dataset(dataset)
     checkpoint, checkpoint_digest = pinned_checkpoint(config.checkpoint)
     live = LocalRegistry(workspace.registry, config.model_name).live()
+    if live is not None and tuple(live.lineage.get("classes", ())) != found.info.classes:
+        raise CortexflowError(
+            f"The live version of {config.model_name!r} knows the classes "
+            f"{live.lineage.get('classes')}, this data has {list(found.info.classes)}: they cannot "
+            "be compared. Give this model a name of its own: --set model_name=NAME"
+        )
+    latest = config.data.spans == "latest"
+    span = found.latest_span if latest else None
     return Inputs(
         dataset=str(dataset),
         classes=found.info.classes,
         severity=found.info.severity,
-        splits=tuple(found.patterns()),
+        splits=tuple(s for s in (*SPLITS, UNLABELLED_SPLIT) if found.files(s, span)),
+        span="span-{SPAN}" if latest else "span-*",
         leaked=found.info.leaked,
         schema_file=pinned_schema(config.schema_file, workspace),
         checkpoint=checkpoint,

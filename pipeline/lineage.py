@@ -1,12 +1,14 @@
 """The few questions asked of ML Metadata, behind one narrow door (KFP is moving it out)."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2
+
+from pipeline.runs import NodeState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,3 +54,15 @@ def outputs(store: metadata_store.MetadataStore, execution_id: int) -> list[Arti
         )
         for event in events
     ]
+
+
+def outputs_of_nodes(database: Path, nodes: Iterable[NodeState]) -> dict[str, list[ArtifactRef]]:
+    """What each node of a run that ended well put out; nothing before the first node ran."""
+    if not database.is_file():
+        return {}
+    with opened(database) as store:
+        return {
+            node.node: outputs(store, node.execution_id)
+            for node in nodes
+            if node.execution_id is not None and node.state in ("ran", "cached")
+        }

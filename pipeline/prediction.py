@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from registry.local import find
 from schema.errors import CortexflowError
 
 
@@ -38,7 +39,7 @@ class RefusedImage(CortexflowError):
 
 
 def predict_files(
-    registry: Path, model_name: str, images: Sequence[Path], version: int | None = None
+    registry: Path, images: Sequence[Path], name: str | None = None, version: int | None = None
 ) -> Answer:
     """Predicts PNG or JPEG files with a version of the registry, the live one by default.
 
@@ -46,17 +47,16 @@ def predict_files(
 
     Raises:
         NothingLive: no version is live and none was asked for.
+        registry.interface.RegistryError: there is no such model or version.
         RefusedImage: a file is no sound PNG or JPEG image.
     """
-    from registry.local import LocalRegistry
-
-    models = LocalRegistry(registry, model_name)
+    models = find(registry, name)
     if version is None:
         live = models.live()
         if live is None:
             raise NothingLive(
-                f"No version of {model_name!r} is live in {registry}. "
-                "Run a pipeline first: cortexflow run quickstart"
+                f"No version of {models.name!r} is live in {registry}. Make one live with "
+                "`cortexflow promote`, or name one with --version."
             )
         version = live.number
     models.verify(version)
@@ -67,7 +67,7 @@ def predict_files(
     output = model.signatures["predict_images"](images=tf.constant(encoded))
     names = [name.decode() for name in model.class_names.numpy()]
     return Answer(
-        model_name,
+        models.name,
         version,
         tuple(
             Prediction(str(path), dict(zip(names, map(float, row), strict=True)))

@@ -46,7 +46,8 @@ class Inputs:
         dataset: folder of spans that `ingest` wrote.
         classes: class names by label.
         severity: class names from least to most severe, or None.
-        splits: splits of the newest span.
+        splits: splits that have images.
+        span: pattern of the span folders read; `{SPAN}` in it stands for the newest.
         leaked: the split is known to share subjects.
         schema_file: curated schema, or None to infer one from this data.
         checkpoint: encoder to start from instead of a Pretrainer, or None.
@@ -61,6 +62,7 @@ class Inputs:
     classes: tuple[str, ...]
     severity: tuple[str, ...] | None
     splits: tuple[str, ...]
+    span: str
     leaked: bool
     schema_file: str | None
     checkpoints: str
@@ -108,7 +110,7 @@ def create_training_pipeline(
 
 def _data_nodes(inputs: Inputs) -> list[BaseNode]:
     """Examples, their statistics, their contract, and the gate that holds them to it."""
-    examples = ImageExampleGen(input_base=inputs.dataset, splits=inputs.splits)
+    examples = ImageExampleGen(inputs.dataset, inputs.splits, inputs.span)
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     inferred = SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=True)
     nodes = [examples, statistics, inferred]
@@ -198,7 +200,10 @@ def _judging_nodes(
     )
     stop = StopOnRefusal(decision=gate.outputs["decision"])
     pusher = RegistryPusher(
-        model=student.outputs["model"], model_blessing=gate.outputs["blessing"], **place
+        model=student.outputs["model"],
+        model_blessing=gate.outputs["blessing"],
+        classes=inputs.classes,
+        **place,
     )
     pusher.add_upstream_node(stop)
     return [live, evaluator, predictor, gate, stop, pusher]

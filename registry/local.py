@@ -36,6 +36,22 @@ def models(root: str | os.PathLike[str]) -> tuple[str, ...]:
     return tuple(sorted(record.parent.name for record in Path(root).glob("*/history.jsonl")))
 
 
+def find(root: str | os.PathLike[str], name: str | None = None) -> "LocalRegistry":
+    """The registry of the named model, or of the only one there is.
+
+    Raises:
+        RegistryError: there is no such model, or none is named and there are several.
+    """
+    known = models(root)
+    if name is None and len(known) == 1:
+        name = known[0]
+    if name is None or name not in known:
+        names = ", ".join(known) or "none yet: `cortexflow run quickstart` trains one"
+        problem = "No model is named" if name is None else f"There is no model {name!r}"
+        raise RegistryError(f"{problem} in {root} (models: {names}). Choose one with --name.")
+    return LocalRegistry(root, name)
+
+
 class LocalRegistry:
     """Versions of the model `name` under `root`. Creates nothing before the first push."""
 

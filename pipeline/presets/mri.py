@@ -5,4 +5,4 @@ cortexflow run mri --data FOLDER --subject-regex '(subj\\d+)'
 
 from pipeline.config import DataSettings, PipelineConfig
 
-CONFIG = PipelineConfig(name="mri", data=DataSettings(source="(set with --data)"))
+CONFIG = PipelineConfig(name="mri", data=DataSettings(source=None))

@@ -10,4 +10,4 @@ Other splits and seeds gave students of .79 to .86.
 
 from pipeline.config import PipelineConfig
 
-CONFIG = PipelineConfig(name="quickstart")
+CONFIG = PipelineConfig(name="quickstart", model_name="phantom")

@@ -48,11 +48,11 @@ def completed_executions(workspace: Path) -> collections.Counter:
     """How often each node ended by its own work, cached answers not counted."""
     found: collections.Counter = collections.Counter()
     with lineage.opened(workspace / "metadata" / "quickstart.db") as store:
-        types = {kind.id: kind.name for kind in store.get_execution_types()}
         for execution in store.get_executions():
             if execution.last_known_state == metadata_store_pb2.Execution.COMPLETE:
-                name = types[execution.type_id].rsplit(".", 1)[-1]
-                found[name] += 1
+                contexts = store.get_contexts_by_execution(execution.id)
+                [node] = [context.name for context in contexts if context.type == "node"]
+                found[node] += 1
     return found
 
 

@@ -1,0 +1,116 @@
+"""What a run is given: data made ready, facts of the dataset, nothing that does not fit."""
+
+import shutil
+
+import pytest
+
+import ingest
+from ingest.phantom import PhantomSpec, generate
+from pipeline import presets
+from pipeline.config import with_overrides
+from pipeline.inputs import pinned_checkpoint, pinned_schema, prepare_dataset, training_inputs
+from pipeline.workspace import Workspace
+from registry.local import LocalRegistry
+from schema.errors import CortexflowError
+from schema.features import ALZHEIMER_CLASSES
+
+MRI = presets.load("mri")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    spec = PhantomSpec(subjects=(4, 4, 4, 4), slices=2)
+    return generate(spec, tmp_path_factory.mktemp("phantoms")) / "images"
+
+
+@pytest.fixture
+def place(tmp_path) -> Workspace:
+    return Workspace.at(tmp_path / "workspace")
+
+
+def with_data(source, *settings):
+    return with_overrides(
+        MRI, [f"data.source={source}", r"data.subject_regex=(subj\d+)", *settings]
+    )
+
+
+def prepared(config, place, states=None):
+    observe = (lambda state: None) if states is None else states.append
+    return prepare_dataset(config.data, place, observe)
+
+
+def test_without_data_the_user_is_told_what_to_give(place):
+    with pytest.raises(CortexflowError, match="--data"):
+        prepared(MRI, place)
+
+
+def test_images_are_imported_once(images, place):
+    config = with_data(images)
+    states = []
+    first = prepared(config, place, states)
+    assert [state.state for state in states] == ["running", "ran"]
+    assert prepared(config, place, states) == first
+    assert states[-1].state == "cached"
+
+
+def test_a_dataset_that_has_grown_is_read_whole_or_by_its_latest_span(images, place, tmp_path):
+    source = tmp_path / "images"
+    shutil.copytree(images, source)
+    held_back = tmp_path / "later"
+    for file in sorted(source.glob("*/subj000[1-4]_*")):
+        target = held_back / file.parent.name
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.move(file, target)
+    config = with_data(source)
+    dataset = prepared(config, place)
+    shutil.copytree(held_back, source, dirs_exist_ok=True)
+    assert prepared(config, place) == dataset
+    assert len(ingest.datasets.read_dataset(dataset).info.spans) == 2
+    whole = training_inputs(config, place, dataset)
+    assert (whole.span, whole.splits) == ("span-*", ("train", "val", "test"))
+    latest = with_data(source, "data.spans=latest")
+    assert training_inputs(latest, place, dataset).span == "span-{SPAN}"
+
+
+def test_a_live_model_of_other_classes_is_not_compared_with(images, place, tmp_path):
+    config = with_data(images)
+    dataset = prepared(config, place)
+    assert training_inputs(config, place, dataset).live_version == ""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "saved_model.pb").write_bytes(b"model")
+    registry = LocalRegistry(place.registry, config.model_name)
+    push = {"metrics": {}, "reason": "test", "who": "test"}
+    registry.push(model, lineage={"classes": list(ALZHEIMER_CLASSES)}, **push)
+    assert training_inputs(config, place, dataset).live_version.startswith("1:")
+    (model / "saved_model.pb").write_bytes(b"another")
+    registry.push(model, lineage={"classes": ["cat", "dog"]}, **push)
+    with pytest.raises(CortexflowError, match="set model_name"):
+        training_inputs(config, place, dataset)
+
+
+def test_a_schema_is_pinned_by_its_content(place, tmp_path):
+    mine = tmp_path / "mine.pbtxt"
+    mine.write_text("feature {}")
+    first = pinned_schema(str(mine), place)
+    mine.write_text("feature { name: 'x' }")
+    second = pinned_schema(str(mine), place)
+    assert first != second, "TFX caches the importer by path alone"
+    assert pinned_schema(None, place) is None
+    assert pinned_schema("curated", place) == pinned_schema("curated", place)
+    with pytest.raises(CortexflowError, match="cortexflow schema infer"):
+        pinned_schema(str(tmp_path / "absent"), place)
+
+
+def test_a_checkpoint_is_known_by_its_weights(tmp_path):
+    assert pinned_checkpoint(None) == (None, "")
+    with pytest.raises(CortexflowError, match=r"lacks bundle/weights\.npz"):
+        pinned_checkpoint(str(tmp_path))
+    weights = tmp_path / "bundle" / "weights.npz"
+    weights.parent.mkdir()
+    weights.write_bytes(b"1")
+    _, first = pinned_checkpoint(str(tmp_path))
+    weights.write_bytes(b"2")
+    path, second = pinned_checkpoint(str(tmp_path))
+    assert path == str(tmp_path)
+    assert first != second
