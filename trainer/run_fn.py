@@ -1,8 +1,7 @@
 """The door through which TFX's Trainer calls the three stages.
 
 `fn_args` is duck-typed; nothing here imports TFX. `custom_config` holds `stage` (settings as JSON),
-`classes` and `severity` (JSON lists), `checkpoint_root` (a folder that outlives a killed run) and,
-where unlabelled images do not come with the training split, `unlabelled_files` (patterns).
+`classes` and `severity` (JSON lists), and `checkpoint_root` (a folder that outlives a killed run).
 """
 
 import json
@@ -91,7 +90,7 @@ def read_job(fn_args: Any) -> Job:
         settings=parse_stage(config["stage"]),
         classes=tuple(json.loads(config["classes"])),
         severity=tuple(severity) if severity else None,
-        train_files=(*fn_args.train_files, *(config.get("unlabelled_files") or ())),
+        train_files=tuple(fn_args.train_files),
         eval_files=tuple(fn_args.eval_files or ()),
         base_model=fn_args.base_model or None,
         serving_model_dir=Path(fn_args.serving_model_dir),
