@@ -16,6 +16,7 @@ from schema.features import SPLITS, UNLABELLED, UNLABELLED_SPLIT
 
 SHARD_IMAGES = 1024
 SHARD_BYTES = 64 * 1024 * 1024
+LATE_LABEL = "label_came_later"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Selection:
 
     Attributes:
         splits: split → images, in the order of the listing.
-        assignment: person → split, earlier spans' included.
+        assignment: person → split, earlier spans' included. Who is known by unlabelled images
+            alone is in train for good, because pretraining has seen them.
         quarantined: unusable images.
         set_aside: sound images that must not be used.
         warnings: what limits the use of the data.
@@ -96,7 +98,7 @@ def select(
     Returns:
         The selection. Images of equal pixels are used once, unless the shipped split is to be
         reproduced as it is; under contradicting labels none is, because nobody knows which is
-        right.
+        right. An image that an earlier span holds without a label stays without it.
     """
     quarantined, usable = _quarantine(listing, inspected)
     set_aside: list[Finding] = []
@@ -114,6 +116,10 @@ def select(
             )
         else:
             kept.append(member)
+    if listing.level == "subject":
+        for member in kept:
+            if member.image.subject_id:
+                assignment.setdefault(member.image.subject_id, "train")
     if kept:
         by_split[UNLABELLED_SPLIT] = kept
     selection = Selection(by_split, assignment, quarantined, set_aside)
@@ -163,7 +169,10 @@ def _drop_copies(
             group,
             key=lambda m: (m.image.label == UNLABELLED, m.image.shipped_split != "test"),
         )
-        if digest in known:
+        if labels and known.get(digest) == UNLABELLED:
+            set_aside.append(first.finding(LATE_LABEL, "An earlier span has it without a label."))
+            origin = first.image.name
+        elif digest in known:
             copies, origin = [first, *copies], "an image of an earlier span"
         else:
             origin = first.image.name
@@ -236,6 +245,12 @@ def _warnings(listing: SourceListing, selection: Selection) -> list[str]:
     strangers = sum("another subject" in finding.detail for finding in selection.set_aside)
     if strangers:
         warnings.append(f"{strangers} exact copies are filed under different subjects.")
+    late = sum(finding.reason == LATE_LABEL for finding in selection.set_aside)
+    if late:
+        warnings.append(
+            f"{late} images got a label after an earlier span took them without one; the label is "
+            "not used. To use it, import the whole source into a fresh dataset."
+        )
     return warnings
 
 
