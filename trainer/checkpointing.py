@@ -42,7 +42,10 @@ class TrainingState:
 
 
 def fingerprint(
-    settings: StageSettings, inputs: Sequence[tuple[str, int]], base_digest: str | None
+    settings: StageSettings,
+    inputs: Sequence[tuple[str, int]],
+    base_digest: str | None,
+    code_digest: str | None,
 ) -> str:
     """What must be equal for a checkpoint to be continued.
 
@@ -50,6 +53,7 @@ def fingerprint(
         settings: the stage's; how often it is saved does not count.
         inputs: name and size of every input file.
         base_digest: SHA-256 of the base model's weights, if there is one.
+        code_digest: hash of the code that trains, if the caller knows it.
 
     Returns:
         16 hex digits.
@@ -58,6 +62,7 @@ def fingerprint(
         "settings": settings.model_dump(mode="json", exclude={"checkpoint_every_epochs"}),
         "inputs": sorted(map(list, inputs)),
         "base": base_digest,
+        "code": code_digest,
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 

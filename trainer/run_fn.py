@@ -1,7 +1,8 @@
 """The door through which TFX's Trainer calls the three stages.
 
 `fn_args` is duck-typed; nothing here imports TFX. `custom_config` holds `stage` (settings as JSON),
-`classes` and `severity` (JSON lists), and `checkpoint_root` (a folder that outlives a killed run).
+`classes` and `severity` (JSON lists), `checkpoint_root` (a folder that outlives a killed run) and
+`code_digest` (a hash of the training code: a stage half trained by other code starts anew).
 """
 
 import json
@@ -42,6 +43,7 @@ class Job:
         serving_model_dir: where the SavedModel goes; the bundle goes beside it.
         logs: TensorBoard's folder, if any.
         checkpoint_root: folder of all resumable states, if any.
+        code_digest: hash of the training code, if known.
     """
 
     settings: PretrainSettings | FinetuneSettings | DistilSettings
@@ -53,6 +55,7 @@ class Job:
     serving_model_dir: Path
     logs: Path | None
     checkpoint_root: Path | None
+    code_digest: str | None
 
 
 def run_fn(fn_args: Any) -> None:
@@ -96,6 +99,7 @@ def read_job(fn_args: Any) -> Job:
         serving_model_dir=Path(fn_args.serving_model_dir),
         logs=Path(fn_args.model_run_dir) if fn_args.model_run_dir else None,
         checkpoint_root=Path(root) if root else None,
+        code_digest=config.get("code_digest") or None,
     )
 
 
@@ -132,7 +136,8 @@ def _checkpoints(job: Job, base: Bundle | None) -> Path | None:
     if job.checkpoint_root is None:
         return None
     inputs = examples.identity([*job.train_files, *job.eval_files])
-    mark = checkpointing.fingerprint(job.settings, inputs, base.digest if base else None)
+    base_digest = base.digest if base else None
+    mark = checkpointing.fingerprint(job.settings, inputs, base_digest, job.code_digest)
     return job.checkpoint_root / f"{job.settings.stage}-{mark}"
 
 

@@ -1,5 +1,6 @@
 """A training killed in the middle ends as if it had never been."""
 
+import contextlib
 import json
 import os
 import signal
@@ -93,6 +94,32 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, b
     assert list((broken / "checkpoints").iterdir()) == []
 
 
+class Stopped(Exception):
+    """Ends a training after an epoch's state is saved, as a kill would."""
+
+
+def epochs_trained(folder, settings, blobs, stop_after=None, **config) -> list[int]:
+    """Trains and exports, and returns the epochs that this took."""
+    heard = []
+
+    def hear(stage, epoch, epochs, metrics):
+        heard.append(epoch)
+        if epoch == stop_after:
+            raise Stopped
+
+    root = str(folder / "checkpoints")
+    args = fn_args(folder, settings, [blobs.train], [blobs.val], checkpoint_root=root, **config)
+    with contextlib.suppress(Stopped):
+        train_and_export(read_job(args), hear)
+    return heard
+
+
+def test_edited_code_does_not_continue_a_half_trained_stage(tmp_path, blobs):
+    assert epochs_trained(tmp_path, FINETUNE, blobs, stop_after=2, code_digest="old") == [1, 2]
+    assert epochs_trained(tmp_path, FINETUNE, blobs, code_digest="new") == [1, 2, 3]
+    assert epochs_trained(tmp_path, FINETUNE, blobs, code_digest="old") == [3]
+
+
 def student_and_optimizer():
     architecture = StudentArchitecture(filters=(4,), dense=4, classes=2)
     model = architectures.build("student", architecture, INPUT, seed=3)
@@ -126,12 +153,14 @@ def test_without_a_state_training_starts_anew(tmp_path):
 
 def test_fingerprint_changes_with_whatever_changes_the_result(blobs):
     inputs = examples.identity([blobs.train])
-    mark = fingerprint(DistilSettings(), inputs, "base")
-    assert mark == fingerprint(DistilSettings(checkpoint_every_epochs=7), inputs, "base")
+    mark = fingerprint(DistilSettings(), inputs, "base", "code")
+    assert mark == fingerprint(DistilSettings(checkpoint_every_epochs=7), inputs, "base", "code")
     others = (
-        fingerprint(DistilSettings(epochs=99), inputs, "base"),
-        fingerprint(DistilSettings(), inputs, "other base"),
-        fingerprint(DistilSettings(), inputs, None),
-        fingerprint(DistilSettings(), examples.identity([blobs.val]), "base"),
+        fingerprint(DistilSettings(epochs=99), inputs, "base", "code"),
+        fingerprint(DistilSettings(), inputs, "other base", "code"),
+        fingerprint(DistilSettings(), inputs, None, "code"),
+        fingerprint(DistilSettings(), inputs, "base", "other code"),
+        fingerprint(DistilSettings(), inputs, "base", None),
+        fingerprint(DistilSettings(), examples.identity([blobs.val]), "base", "code"),
     )
-    assert len({mark, *others}) == 5
+    assert len({mark, *others}) == 7
