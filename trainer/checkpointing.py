@@ -20,6 +20,9 @@ from trainer.config import StageSettings
 
 ARRAYS, STATE = "arrays.npz", "state.json"
 PREFIX = "epoch-"
+# Settings that leave the weights as they are. `litert` bounds the check of the exported student:
+# whoever loosens it after a failed check must not pay for the training again.
+NOT_TRAINING = {"checkpoint_every_epochs", "litert"}
 
 
 @dataclass
@@ -50,7 +53,7 @@ def fingerprint(
     """What must be equal for a checkpoint to be continued.
 
     Args:
-        settings: the stage's; how often it is saved does not count.
+        settings: the stage's; those that do not change the weights do not count.
         inputs: name and size of every input file.
         base_digest: SHA-256 of the base model's weights, if there is one.
         code_digest: hash of the code that trains, if the caller knows it.
@@ -59,7 +62,7 @@ def fingerprint(
         16 hex digits.
     """
     document = {
-        "settings": settings.model_dump(mode="json", exclude={"checkpoint_every_epochs"}),
+        "settings": settings.model_dump(mode="json", exclude=NOT_TRAINING),
         "inputs": sorted(map(list, inputs)),
         "base": base_digest,
         "code": code_digest,

@@ -20,6 +20,7 @@ from trainer.config import (
     DistilSettings,
     FinetuneSettings,
     InputSettings,
+    LiteRTSettings,
     OptimizerSettings,
     PretrainSettings,
 )
@@ -155,6 +156,8 @@ def test_fingerprint_changes_with_whatever_changes_the_result(blobs):
     inputs = examples.identity([blobs.train])
     mark = fingerprint(DistilSettings(), inputs, "base", "code")
     assert mark == fingerprint(DistilSettings(checkpoint_every_epochs=7), inputs, "base", "code")
+    looser = DistilSettings(litert=LiteRTSettings(calibration_images=9, int8_min_agreement=0.5))
+    assert mark == fingerprint(looser, inputs, "base", "code")
     others = (
         fingerprint(DistilSettings(epochs=99), inputs, "base", "code"),
         fingerprint(DistilSettings(), inputs, "other base", "code"),
