@@ -57,7 +57,8 @@ def open_source(
             the files, `clusters` of look-alike slices, `none` (slice-level); `auto` takes what the
             layout offers and never guesses for an unknown one.
         classes: the class folders to read, or of records the names in label order.
-        unlabelled: a folder of further images without labels.
+        unlabelled: a folder of further images without labels; the pattern that named the people
+            of the others names theirs. Without an id they are of use to slice-level data alone.
         site: scanner or site of all images.
         name: of the dataset; default the folder's name.
         deduplicate: accept a re-upload whose train and test are the same, each image once.
@@ -242,19 +243,19 @@ def _add_unlabelled(listing: SourceListing, folder: Path, regex: str | None) -> 
     )
     if not files:
         raise SourceError(f"--unlabelled holds no files: {folder}.")
-    pattern = re.compile(regex) if regex else None
-    extra = []
-    for file in files:
-        name = file.relative_to(folder).as_posix()
-        match = pattern.search(name) if pattern else None
-        extra.append(
-            SourceImage(
-                path=str(file.absolute()),
-                name=f"unlabelled/{name}",
-                label=UNLABELLED,
-                subject_id=match[1] if match else None,
-            )
+    extra = [
+        SourceImage(
+            path=str(file.absolute()), name=file.relative_to(folder).as_posix(), label=UNLABELLED
         )
-    return replace(listing, images=listing.images + tuple(extra)).with_evidence(
-        f"{len(extra)} images without labels from {folder.name}/."
-    )
+        for file in files
+    ]
+    pattern = regex or listing.subject_pattern
+    if pattern:
+        compiled = subjects.compile_pattern(pattern)
+        extra = [subjects.named(image, compiled) for image in extra]
+    known = sum(image.subject_id is not None for image in extra)
+    extra = [replace(image, name=f"unlabelled/{image.name}") for image in extra]
+    sentence = f"{len(extra)} images without labels from {folder.name}/"
+    if listing.level == "subject":
+        sentence += f", {known} of them with a subject id; the others are not used"
+    return replace(listing, images=listing.images + tuple(extra)).with_evidence(f"{sentence}.")

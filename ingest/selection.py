@@ -17,6 +17,7 @@ from schema.features import SPLITS, UNLABELLED, UNLABELLED_SPLIT
 SHARD_IMAGES = 1024
 SHARD_BYTES = 64 * 1024 * 1024
 LATE_LABEL = "label_came_later"
+NO_SUBJECT = "no_subject_id"
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,15 @@ def select(
             set_aside.append(
                 member.finding("held_out_subject", f"Its person is in {split}: pretraining leaks.")
             )
+        elif listing.level == "subject" and not member.image.subject_id:
+            set_aside.append(
+                member.finding(NO_SUBJECT, "Its person may be in val or test: pretraining leaks.")
+            )
         else:
             kept.append(member)
-    if listing.level == "subject":
-        for member in kept:
-            if member.image.subject_id:
-                assignment.setdefault(member.image.subject_id, "train")
+    if listing.level == "subject" and not settings.reproduce_shipped:
+        named = [member.image.subject_id for member in kept]
+        assignment.update({subject: "train" for subject in named if subject})
     if kept:
         by_split[UNLABELLED_SPLIT] = kept
     selection = Selection(by_split, assignment, quarantined, set_aside)
@@ -140,7 +144,7 @@ def _quarantine(
         if member.reason:
             quarantined.append(member.finding())
         elif nameless:
-            quarantined.append(member.finding("no_subject_id", "Its name gives no subject id."))
+            quarantined.append(member.finding(NO_SUBJECT, "Its name gives no subject id."))
         else:
             usable.append(member)
     return quarantined, usable
@@ -245,6 +249,12 @@ def _warnings(listing: SourceListing, selection: Selection) -> list[str]:
     strangers = sum("another subject" in finding.detail for finding in selection.set_aside)
     if strangers:
         warnings.append(f"{strangers} exact copies are filed under different subjects.")
+    nameless = sum(finding.reason == NO_SUBJECT for finding in selection.set_aside)
+    if nameless:
+        warnings.append(
+            f"{nameless} unlabelled images have no subject id and are not used, because their "
+            "people may be held out. Give --subject-regex, or name them like the labelled images."
+        )
     late = sum(finding.reason == LATE_LABEL for finding in selection.set_aside)
     if late:
         warnings.append(

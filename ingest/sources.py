@@ -56,6 +56,7 @@ class SourceListing:
         evidence: the proof of what was concluded, one sentence each, for people.
         ignored: names of files that are no images by their kind (tables, notes).
         keep_shipped_split: whether the release's own train and test are kept.
+        subject_pattern: what named the people, when names did; its first group is the id.
     """
 
     name: str
@@ -68,6 +69,7 @@ class SourceListing:
     evidence: tuple[str, ...] = ()
     ignored: tuple[str, ...] = field(default=(), repr=False)
     keep_shipped_split: bool = False
+    subject_pattern: str | None = None
 
     def counts(self) -> dict[str, int]:
         """Images per class name, zeros included; unlabelled images are not counted."""

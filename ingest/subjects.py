@@ -61,21 +61,22 @@ def from_names(listing: SourceListing, pattern: str) -> SourceListing:
         SourceError: the pattern is wrong, or matches no name.
     """
     compiled = compile_pattern(pattern)
-    images = tuple(_named(image, compiled) for image in listing.images)
+    images = tuple(named(image, compiled) for image in listing.images)
     people = {image.subject_id for image in images if image.subject_id}
     if not people:
         sample = ", ".join(image.name for image in images[:3])
         raise SourceError(
             f"--subject-regex '{pattern}' matches none of {len(images)} names (first: {sample})."
         )
-    named = sum(image.subject_id is not None for image in images)
-    return replace(listing, images=images, level="subject").with_evidence(
-        f"Names give {len(people)} subject ids to {named} of {len(images)} images by '{pattern}'.",
+    count = sum(image.subject_id is not None for image in images)
+    return replace(listing, images=images, level="subject", subject_pattern=pattern).with_evidence(
+        f"Names give {len(people)} subject ids to {count} of {len(images)} images by '{pattern}'.",
         *_label_conflicts(images),
     )
 
 
-def _named(image: SourceImage, pattern: re.Pattern[str]) -> SourceImage:
+def named(image: SourceImage, pattern: re.Pattern[str]) -> SourceImage:
+    """The image with the subject id and slice index that its name gives; None where it does not."""
     match = pattern.search(image.name)
     index = SLICE_PATTERN.search(image.name)
     return replace(

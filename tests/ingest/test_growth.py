@@ -58,3 +58,36 @@ def test_a_label_that_comes_later_is_not_used_and_said(noise, tmp_path):
         "1 images got a label" in warning and "fresh dataset" in warning
         for warning in report.warnings
     )
+
+
+def test_the_pattern_that_named_the_labelled_names_the_unlabelled(noise, tmp_path):
+    source = noise(tmp_path / "x", people=8)
+    for file in source.rglob("*.png"):
+        file.rename(file.with_name(f"sub-{file.name}"))
+    held_out = next(
+        name
+        for name, split in grow(
+            source, tmp_path / "probe", subject_regex=None
+        ).splits.assignment.items()
+        if split == "test"
+    )
+    extra = noise(tmp_path / "more", classes=("c",), people=2, seed=3)
+    (extra / "c/c300_slice00.png").rename(extra / f"c/{held_out}_slice90.png")
+    (extra / "c/c300_slice01.png").rename(extra / "c/sub-c300_slice01.png")
+    dataset = grow(source, tmp_path / "out", unlabelled=extra, subject_regex=None)
+    used = [row for row in rows(dataset, "span-1") if row["label"] == -1]
+    assert [(row["subject_id"], row["slice_index"]) for row in used] == [("sub-c300", 1)]
+    nameless = ["c300_slice02.png", *(f"c301_slice0{index}.png" for index in range(3))]
+    assert findings(dataset.report().set_aside) == {
+        f"unlabelled/c/{held_out}_slice90.png": "held_out_subject"
+    } | {f"unlabelled/c/{name}": "no_subject_id" for name in nameless}
+    assert any("4 unlabelled images have no subject id" in w for w in dataset.report().warnings)
+
+
+def test_slice_level_data_takes_unlabelled_images_without_ids(noise, tmp_path):
+    """Slice-level images cannot leak by person, so unlabelled ones need no id."""
+    source = noise(tmp_path / "x", people=8)
+    extra = noise(tmp_path / "more", classes=("c",), people=2, seed=3)
+    dataset = grow(source, tmp_path / "out", unlabelled=extra, subject_regex=None)
+    assert dataset.info.level == "slice"
+    assert dataset.report().counts["unlabelled"]["unlabelled"].images == 6
