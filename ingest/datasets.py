@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ingest.atomic import write_json
+from ingest.sources import IdSource
 from ingest.splits import SplitsFile, read_splits
 from schema.errors import CortexflowError
 from schema.features import SPLITS, UNLABELLED_SPLIT
@@ -21,7 +22,10 @@ class _Document(BaseModel):
 
 
 class DatasetInfo(_Document):
-    """`dataset.json`. `spans` are in order of import; `leaked` marks a shipped, leaking split."""
+    """`dataset.json`. `spans` are in order of import; `leaked` marks a shipped, leaking split.
+
+    `id_source` says what named the people; None when slice-level, or not recorded.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -32,6 +36,7 @@ class DatasetInfo(_Document):
     source: str
     leaked: bool
     spans: tuple[str, ...]
+    id_source: IdSource | None = None
 
 
 class Finding(_Document):

@@ -18,7 +18,7 @@ from ingest.datasets import (
     read_report,
     span_names,
 )
-from ingest.sources import SourceListing
+from ingest.sources import POSITIONAL, SourceListing
 from ingest.splits import Split, SplitError, SplitSettings, SplitsFile, read_splits
 
 
@@ -82,6 +82,28 @@ class Destination:
                 "same settings or another folder."
             )
 
+    def check_growth(self) -> None:
+        """Refuses a further span of people who have numbers instead of names.
+
+        Ids from file order or likeness are numbered anew by each import: the same id would be
+        somebody else, and people would change split.
+
+        Raises:
+            DatasetError: ids of the listing, or of the dataset that is there, are such.
+        """
+        if not span_names(self.out):
+            return
+        sources = {self.listing.id_source}
+        if (self.out / "dataset.json").is_file():
+            sources.add(read_dataset(self.out).info.id_source)
+        positional = [source for source in POSITIONAL if source in sources]
+        if positional:
+            raise DatasetError(
+                f"{self.out} cannot grow: subject ids from {' and '.join(positional)} are numbered "
+                "anew by each import, so that people would change split. Import the whole source "
+                "into a fresh dataset; one whose names tell people (--subject-regex) can grow."
+            )
+
     def earlier(self) -> tuple[dict[str, Split], dict[str, int]]:
         """What earlier spans fix: person → split, and pixel hash → label."""
         existing: dict[str, Split] = {}
@@ -141,4 +163,5 @@ class Destination:
             source=listing.source,
             leaked=self.split.reproduce_shipped,
             spans=spans,
+            id_source=listing.id_source,
         )

@@ -51,6 +51,7 @@ def list_records(
         classes=tuple(names),
         severity=severity_of(tuple(names)),
         level="subject" if known else "slice",
+        id_source="records" if known else None,
         images=tuple(images),
         evidence=(
             f"{len(files)} TFRecord files hold {len(images)} records; labels 0 to "

@@ -9,6 +9,8 @@ from schema.errors import CortexflowError
 from schema.features import UNLABELLED
 
 Level = Literal["subject", "slice"]
+IdSource = Literal["names", "records", "order", "clusters"]
+POSITIONAL: tuple[IdSource, ...] = ("order", "clusters")  # numbered anew by each import
 
 
 class SourceError(CortexflowError):
@@ -56,6 +58,7 @@ class SourceListing:
         evidence: the proof of what was concluded, one sentence each, for people.
         ignored: names of files that are no images by their kind (tables, notes).
         keep_shipped_split: whether the release's own train and test are kept.
+        id_source: where the subject ids are from; None when slice-level.
         subject_pattern: what named the people, when names did; its first group is the id.
     """
 
@@ -69,6 +72,7 @@ class SourceListing:
     evidence: tuple[str, ...] = ()
     ignored: tuple[str, ...] = field(default=(), repr=False)
     keep_shipped_split: bool = False
+    id_source: IdSource | None = None
     subject_pattern: str | None = None
 
     def counts(self) -> dict[str, int]:

@@ -94,7 +94,8 @@ def write_span(
 
     Raises:
         QuarantineError: too many files are unusable; nothing is imported, the report is kept.
-        DatasetError: the span does not fit the dataset, or holds nothing new.
+        DatasetError: the span does not fit the dataset, holds nothing new, or would be the second
+            of people known by file order or likeness alone.
         SplitError: the dataset was split with other settings.
     """
     split, limits = split or SplitSettings(), limits or ImportLimits()
@@ -116,6 +117,7 @@ def write_span(
                 destination.publish(name)
                 shutil.rmtree(work, ignore_errors=True)
                 return report
+        destination.check_growth()
         workshop = _Workshop(work, limits.image, beam_options, progress)
         inspected = _inspect(listing, workshop)
         chosen = select(listing, inspected, split, *destination.earlier())

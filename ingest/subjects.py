@@ -69,7 +69,9 @@ def from_names(listing: SourceListing, pattern: str) -> SourceListing:
             f"--subject-regex '{pattern}' matches none of {len(images)} names (first: {sample})."
         )
     count = sum(image.subject_id is not None for image in images)
-    return replace(listing, images=images, level="subject", subject_pattern=pattern).with_evidence(
+    return replace(
+        listing, images=images, level="subject", id_source="names", subject_pattern=pattern
+    ).with_evidence(
         f"Names give {len(people)} subject ids to {count} of {len(images)} images by '{pattern}'.",
         *_label_conflicts(images),
     )
@@ -198,7 +200,7 @@ def from_order(
             images[row] = replace(
                 images[row], subject_id=f"{name}-{person + 1:04d}", slice_index=slice_index
             )
-    return replace(listing, images=tuple(images), level="subject").with_evidence(
+    return replace(listing, images=tuple(images), level="subject", id_source="order").with_evidence(
         f"File order ({best.arrangement.description}) gives {people} people × {best.slices} "
         f"slices; the weakest step between slices has mean NCC {best.weakest:.3f}, different "
         f"people {best.strangers:.3f}."
@@ -235,7 +237,9 @@ def from_clusters(listing: SourceListing, vectors: Vectors) -> SourceListing:
     for row, label in zip(readable, found.labels, strict=True):
         images[row] = replace(images[row], subject_id=f"cluster-{label + 1:04d}")
     sizes = Counter(Counter(found.labels.tolist()).values())
-    return replace(listing, images=tuple(images), level="subject").with_evidence(
+    return replace(
+        listing, images=tuple(images), level="subject", id_source="clusters"
+    ).with_evidence(
         f"Correlation gives {len(set(found.labels.tolist()))} people: single linkage at NCC ≥ "
         f"{found.threshold}, the same from {found.plateau[0]} to {found.plateau[1]}; images per "
         f"person: {', '.join(f'{size} ({n}×)' for size, n in sorted(sizes.items()))}.",

@@ -5,7 +5,10 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 import ingest
+from ingest.datasets import DatasetError, read_dataset
 
 REGEX = r"([a-z]\d+)_"
 
@@ -91,3 +94,27 @@ def test_slice_level_data_takes_unlabelled_images_without_ids(noise, tmp_path):
     dataset = grow(source, tmp_path / "out", unlabelled=extra, subject_regex=None)
     assert dataset.info.level == "slice"
     assert dataset.report().counts["unlabelled"]["unlabelled"].images == 6
+
+
+@pytest.mark.parametrize("source", ["order", "clusters"])
+def test_people_without_names_have_one_span(layouts, tmp_path, source):
+    shutil.copytree(layouts("sachinkumar413")[0], tmp_path / "x")
+    out = tmp_path / "out"
+    settings = {"subject_regex": None, "subject_source": source}
+    assert grow(tmp_path / "x", out, **settings).info.id_source == source
+    assert grow(tmp_path / "x", out, **settings).info.spans == ("span-1",)
+    for file in (tmp_path / "x/Dataset/Mild_Demented").iterdir():  # a changed source
+        file.write_bytes(file.read_bytes() + b"\0")
+    with pytest.raises(DatasetError, match=f"from {source} are numbered anew.*fresh dataset"):
+        grow(tmp_path / "x", out, **settings)
+    with pytest.raises(DatasetError, match=f"from {source} are numbered anew"):
+        grow(tmp_path / "x", out, subject_regex=r"(\w+)\.jpg")
+    assert read_dataset(out).info.spans == ("span-1",)
+
+
+def test_people_with_names_are_not_joined_by_people_without(layouts, tmp_path):
+    folder, _ = layouts("sachinkumar413")
+    named = grow(folder, tmp_path / "out", subject_regex=r"(\w+)\.jpg")
+    assert named.info.id_source == "names"
+    with pytest.raises(DatasetError, match="from clusters are numbered anew"):
+        grow(folder, tmp_path / "out", subject_regex=None, subject_source="clusters")
