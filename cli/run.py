@@ -1,5 +1,6 @@
 """`cortexflow run`, `runs`, `show`, `report`, `predict`: the pipeline from the command line."""
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -81,9 +82,11 @@ def run(
     place = Workspace.at(workspace)
     assignments = [*(settings or [])]
     if data is not None:
-        assignments.append(f"data.source={data}")
+        # Absolute, so that --resume finds it from any folder; as JSON, so that 2024 stays a name.
+        source = data if data == "phantom" else str(Path(data).expanduser().resolve())
+        assignments.append(f"data.source={json.dumps(source)}")
     if subject_regex is not None:
-        assignments.append(f"data.subject_regex={subject_regex}")
+        assignments.append(f"data.subject_regex={json.dumps(subject_regex)}")
     if resume:
         if assignments:
             raise typer.BadParameter("--resume goes on with the settings the run was started with.")
@@ -94,15 +97,16 @@ def run(
     if dry_run:
         tables.show_plan(config, presets.describe(preset), place)
         return
-    if resume:
-        record = runs.reopen(folder)
-    else:
-        command = shlex.join(["cortexflow", *sys.argv[1:]])
-        folder, record = runs.create(place, config, preset, command)
-    with progress.running(folder) as on_node:
-        from pipeline.execution import execute
+    from pipeline.execution import execute, locked
 
-        record = execute(config, place, folder, record, on_node)
+    with locked(place, config.name):
+        if resume:
+            record = runs.reopen(folder)
+        else:
+            command = shlex.join(["cortexflow", *sys.argv[1:]])
+            folder, record = runs.create(place, config, preset, command)
+        with progress.running(folder) as on_node:
+            record = execute(config, place, folder, record, on_node)
     tables.show_outcome(folder, record, place, config)
     raise typer.Exit(record.exit_code)
 
@@ -160,7 +164,9 @@ def report(
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="PNG or JPEG slices.", exists=True)],
+    images: Annotated[
+        list[Path], typer.Argument(help="PNG or JPEG slices.", exists=True, dir_okay=False)
+    ],
     name: Annotated[
         str | None, typer.Option(help="Name of the model.", show_default="the only one there is")
     ] = None,

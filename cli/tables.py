@@ -44,10 +44,16 @@ def show_outcome(
     if found.decision is not None:
         console.print(_metrics_table(found.decision.metrics))
     if record.pushed_version is not None:
-        console.print(
-            f"  live version  {config.model_name} v{record.pushed_version}  "
-            f"[dim]{_short(workspace.registry / config.model_name / str(record.pushed_version))}[/]"
-        )
+        name, pushed, live = config.model_name, record.pushed_version, record.live_version
+        place = _short(workspace.registry / name / str(pushed))
+        console.print(f"  version       {name} v{pushed}  [dim]{place}[/]")
+        if live == pushed:
+            console.print(f"  live          v{live}")
+        else:
+            console.print(
+                f"  live          v{live}, not this one, which passed before: "
+                f"cortexflow promote {pushed} --name {name}"
+            )
     console.print(f"  report        {_short(folder.report)}", soft_wrap=True)
     if record.status == "passed" and found.samples:
         _show_sample_prediction(console, found)

@@ -6,7 +6,7 @@ data). This node does, so that no model is trained on data that broke the contra
 
 from collections.abc import Mapping
 
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import ExampleAnomalies
@@ -52,8 +52,12 @@ def read_anomalies(artifact: ExampleAnomalies) -> dict[str, dict[str, str]]:
 def AnomalyGate(  # noqa: N802 (a TFX node is named as a class)
     anomalies: InputArtifact[ExampleAnomalies],
     decision: OutputArtifact[DataDecision],
+    code: Parameter[str],
 ):
-    """TFX node: raises `Refused` on any anomaly, which ends the run."""
+    """TFX node: raises `Refused` on any anomaly, which ends the run.
+
+    `code` is the hash of this code, in every gate: an edited gate must decide again.
+    """
     verdict = decide(read_anomalies(anomalies))
     write_decision(verdict, decision.uri)
     if verdict.outcome is not Outcome.PASSED:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import apache_beam as beam
 import tensorflow as tf
+from google.protobuf.wrappers_pb2 import StringValue
 from tfx.components.example_gen.component import FileBasedExampleGen
 from tfx.components.example_gen.import_example_gen import executor as import_executor
 from tfx.dsl.components.base import executor_spec
@@ -84,14 +85,19 @@ class ImageExampleGen(FileBasedExampleGen):
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(self, input_base: str, splits: Sequence[str], span: str = "span-*"):
+    def __init__(
+        self, input_base: str, splits: Sequence[str], span: str = "span-*", code: str = ""
+    ):
         """Reads spans of a dataset.
 
         Args:
             input_base: the dataset folder that `ingest` wrote.
             splits: names of the splits, each a folder of a span.
             span: pattern of the span folders; `span-{SPAN}` is TFX's word for the newest alone.
+            code: hash of the code that describes images, for the cache.
         """
+        custom = example_gen_pb2.CustomConfig()
+        custom.custom_config.Pack(StringValue(value=code))
         super().__init__(
             input_base=input_base,
             input_config=example_gen_pb2.Input(
@@ -100,4 +106,5 @@ class ImageExampleGen(FileBasedExampleGen):
                     for split in splits
                 ]
             ),
+            custom_config=custom,
         )

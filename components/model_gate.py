@@ -135,8 +135,10 @@ def ModelGate(  # noqa: N802 (a TFX node is named as a class)
     severity: Parameter[str],
     macro_auc_floor: Parameter[float],
     leaked: Parameter[int],
+    code: Parameter[str],
 ):
     """TFX node: publishes blessing and decision. `classes`, `severity`: names joined by commas.
+    `code` is the hash of this code: an edited gate must decide again.
 
     `evaluation` is the same student's TFMA result: an input so that no model is judged that the
     Evaluator could not load and run.

@@ -44,11 +44,6 @@ class Decision:
     checks: tuple[Check, ...] = ()
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    @property
-    def sentence(self) -> str:
-        """The decision in one line."""
-        return f"{self.outcome.value}: {'; '.join(self.reasons)}" if self.reasons else self.outcome
-
 
 class GateStopped(CortexflowError):
     """A gate ended the run."""

@@ -102,9 +102,13 @@ def Predictor(  # noqa: N802 (a TFX node is named as a class)
     predictions: OutputArtifact[Predictions],
     train_split: Parameter[str],
     eval_split: Parameter[str],
+    code: Parameter[str],
     live: InputArtifact[Model] = None,
 ):
-    """TFX node: tables of the train split (for baselines) and of the eval split (with models)."""
+    """TFX node: tables of the train split (for baselines) and of the eval split (with models).
+
+    `code` is the hash of the code, for the cache.
+    """
     models = {"student": _serving_dir(student), "teacher": _serving_dir(teacher)}
     if live is not None:
         models["live"] = _serving_dir(live)

@@ -5,7 +5,6 @@ evaluated.
 """
 
 import difflib
-import hashlib
 import json
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -58,7 +57,7 @@ class GateSettings(Settings):
 
 
 class PipelineConfig(Settings):
-    """Everything that decides what a run does; its hash names the run's settings."""
+    """Everything that decides what a run does."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     model_name: str = Field("severity", pattern=r"^[a-z][a-z0-9_-]*$")
@@ -91,10 +90,6 @@ class PipelineConfig(Settings):
                 "teacher.backbone to train the teacher from scratch"
             )
         return self
-
-    def digest(self) -> str:
-        """Hex SHA-256 of the whole config, equal for equal settings."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 class ConfigError(CortexflowError):

@@ -20,6 +20,8 @@ from pipeline.config import PipelineConfig
 from pipeline.lineage import ArtifactRef
 from pipeline.runs import RunRecord
 from pipeline.workspace import Workspace
+from registry.interface import Version
+from registry.local import LocalRegistry
 from schema import features
 
 PACKAGES = (
@@ -50,6 +52,7 @@ def collect(
         found = [artifact for artifact in nodes.get(node, ()) if artifact.key == key]
         return read(found[0]) if found else None
 
+    live = LocalRegistry(workspace.registry, config.model_name).live()
     tables = of("Predictor", "predictions", _tables)
     decision = of("ModelGate", "decision", lambda artifact: read_decision(artifact.uri))
     histories = {
@@ -74,7 +77,7 @@ def collect(
         tfma=of("Evaluator", "evaluation", _evaluated) or {},
         decision=decision,
         nodes=tuple(_node(state) for state in record.nodes),
-        pushed=of("RegistryPusher", "pushed_model", _pushed),
+        pushed=of("RegistryPusher", "pushed_model", lambda artifact: _pushed(artifact, live)),
         litert=of("Student", "model", _litert) or (),
     )
 
@@ -221,12 +224,15 @@ def _evaluated(artifact: ArtifactRef) -> dict[str, float]:
     return measured(artifact.uri)
 
 
-def _pushed(artifact: ArtifactRef) -> report.Pushed | None:
+def _pushed(artifact: ArtifactRef, live: Version | None) -> report.Pushed | None:
+    """The version pushed; after a rollback it may be in the registry and yet not live."""
     version = artifact.properties.get("pushed_version")
     if version is None:
         return None
     return report.Pushed(
-        int(version), str(artifact.properties.get("pushed_destination", "")), live=True
+        int(version),
+        str(artifact.properties.get("pushed_destination", "")),
+        live=live is not None and live.number == int(version),
     )
 
 

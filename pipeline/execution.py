@@ -5,13 +5,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.outcome import GateStopped
 from pipeline.config import PipelineConfig
 from pipeline.inputs import OnNode, prepare_dataset, training_inputs
 from pipeline.runs import NodeState, RunFolder, RunRecord
 from pipeline.workspace import Workspace
+from registry.local import LocalRegistry
 from schema.errors import CortexflowError
+
+if TYPE_CHECKING:
+    from pipeline.training import Inputs
 
 
 class Busy(CortexflowError):
@@ -26,6 +31,8 @@ def execute(
     on_node: OnNode = lambda state: None,
 ) -> RunRecord:
     """Runs the pipeline on this machine and leaves record, evidence and report, however it ends.
+
+    The caller holds the pipeline's lock (`locked`), under which it made or reopened the record.
 
     Args:
         config: the run's settings.
@@ -56,9 +63,11 @@ def execute(
 
     dataset = None
     try:
-        with locked(workspace, config.name):
-            dataset = prepare_dataset(config.data, workspace, observe)
-            _run_dag(config, workspace, dataset, observe)
+        dataset = prepare_dataset(config.data, workspace, observe)
+        inputs = training_inputs(config, workspace, dataset, record.baseline)
+        record = record.model_copy(update={"baseline": inputs.live_version})
+        folder.write(record)
+        _run_dag(config, workspace, inputs, observe)
     except KeyboardInterrupt:
         close("interrupted", "stopped by the user")
         raise
@@ -95,7 +104,9 @@ def locked(workspace: Workspace, pipeline: str) -> Iterator[None]:
         yield
 
 
-def _run_dag(config: PipelineConfig, workspace: Workspace, dataset: Path, observe: OnNode) -> None:
+def _run_dag(
+    config: PipelineConfig, workspace: Workspace, inputs: "Inputs", observe: OnNode
+) -> None:
     from tfx.orchestration import metadata
 
     from pipeline import local_runner
@@ -105,7 +116,7 @@ def _run_dag(config: PipelineConfig, workspace: Workspace, dataset: Path, observ
     database.parent.mkdir(parents=True, exist_ok=True)
     dag = create_training_pipeline(
         config,
-        training_inputs(config, workspace, dataset),
+        inputs,
         pipeline_root=str(workspace.pipeline_root(config.name)),
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(database)),
     )
@@ -135,7 +146,11 @@ def _report(
     found = collect(config, workspace, record, dataset)
     storage.save(found, folder.evidence)
     html.write(found, folder.report)
-    version = found.pushed.version if found.pushed else None
-    record = record.model_copy(update={"pushed_version": version})
+    live = LocalRegistry(workspace.registry, config.model_name).live()
+    versions = {
+        "pushed_version": found.pushed.version if found.pushed else None,
+        "live_version": live.number if live else None,
+    }
+    record = record.model_copy(update=versions)
     folder.write(record)
     return record

@@ -27,7 +27,6 @@ LOG = logging.getLogger("ingest")
 
 OnNode = Callable[[NodeState], None]
 PHANTOM = "phantom"
-CODE_ROOMS = ("schema", "trainer")  # code whose change must retrain
 
 
 def prepare_dataset(config: DataSettings, workspace: Workspace, observe: OnNode) -> Path:
@@ -63,11 +62,23 @@ def prepare_dataset(config: DataSettings, workspace: Workspace, observe: OnNode)
         source = Path(config.source).expanduser().resolve()
         name = source.name
         if (source / "dataset.json").is_file():
+            _refuse_import_settings(config)
             return source
-    key = f"{source}:{config.model_dump_json()}"
+    # What decides who is in which split, and nothing else: the same people must keep their split.
+    fields = ("layout", "subject_regex", "val_fraction", "test_fraction", "seed")
+    key = repr([str(source), config.reproduce_shipped_split, *(getattr(config, f) for f in fields)])
     out = workspace.dataset(f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}")
     cached = (out / "dataset.json").is_file()
     return _timed("Ingest", observe, lambda: _import(config, source, out, name), cached)
+
+
+def _refuse_import_settings(config: DataSettings) -> None:
+    given = [name for name in ("subject_regex", "unlabelled") if getattr(config, name) is not None]
+    if given:
+        raise CortexflowError(
+            f"{config.source} is a dataset already: data.{', data.'.join(given)} would do nothing. "
+            "Leave it out, or give the images it was imported from."
+        )
 
 
 def _import(config: DataSettings, source: Path, out: Path, name: str) -> Path:
@@ -91,12 +102,20 @@ def _people(done: int, total: int) -> None:
     LOG.info("%d of %d people", done, total)
 
 
-def code_digest() -> str:
-    """Hash of the code that training runs; TFX caches by settings and inputs alone."""
+def code_digest(*parts: str) -> str:
+    """Hash of code, which TFX's cache would not notice: it knows settings and inputs alone.
+
+    Args:
+        parts: rooms, each with all below it (`trainer`), or patterns (`components/*.py`).
+
+    Returns:
+        16 hexadecimal digits.
+    """
     digest = hashlib.sha256()
-    for room in CODE_ROOMS:
+    for part in parts:
+        room, _, pattern = part.partition("/")
         root = Path(str(importlib.resources.files(room)))
-        for path in sorted(root.rglob("*.py")):
+        for path in sorted(root.glob(pattern or "**/*.py")):
             digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -148,8 +167,21 @@ def pinned_checkpoint(path: str | None) -> tuple[str | None, str]:
     return str(folder), hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
-def training_inputs(config: PipelineConfig, workspace: Workspace, dataset: Path) -> "Inputs":
-    """Facts of the dataset and places of this machine, as the DAG needs them."""
+def training_inputs(
+    config: PipelineConfig, workspace: Workspace, dataset: Path, baseline: str | None = None
+) -> "Inputs":
+    """Facts of the dataset and places of this machine, as the DAG needs them.
+
+    Args:
+        config: the run's settings.
+        workspace: where everything is kept.
+        dataset: an imported dataset.
+        baseline: what was live when the run first started; None looks now.
+
+    Raises:
+        CortexflowError: a split is empty, the live model knows other classes, or a file that the
+            settings name is missing.
+    """
     from pipeline.training import Inputs
 
     found = read_dataset(dataset)
@@ -163,11 +195,20 @@ def training_inputs(config: PipelineConfig, workspace: Workspace, dataset: Path)
         )
     latest = config.data.spans == "latest"
     span = found.latest_span if latest else None
+    splits = tuple(s for s in (*SPLITS, UNLABELLED_SPLIT) if found.files(s, span))
+    empty = [split for split in SPLITS if split not in splits]
+    if empty:
+        raise CortexflowError(
+            f"Nobody is in the split(s) {', '.join(empty)} of {dataset}: a model is trained, "
+            "chosen and judged on different people. Import more people, or set data.spans=all."
+        )
+    if baseline is None:
+        baseline = f"{live.number}:{live.digest}" if live else ""
     return Inputs(
         dataset=str(dataset),
         classes=found.info.classes,
         severity=found.info.severity,
-        splits=tuple(s for s in (*SPLITS, UNLABELLED_SPLIT) if found.files(s, span)),
+        splits=splits,
         span="span-{SPAN}" if latest else "span-*",
         leaked=found.info.leaked,
         schema_file=pinned_schema(config.schema_file, workspace),
@@ -175,8 +216,10 @@ def training_inputs(config: PipelineConfig, workspace: Workspace, dataset: Path)
         checkpoint_digest=checkpoint_digest,
         checkpoints=str(workspace.checkpoints),
         registry=str(workspace.registry),
-        live_version=f"{live.number}:{live.digest}" if live else "",
-        code_digest=code_digest(),
+        live_version=baseline,
+        data_code=code_digest("schema", "components/image_example_gen.py"),
+        training_code=code_digest("schema", "trainer"),
+        judging_code=code_digest("schema", "trainer", "components/*.py"),
     )
 
 

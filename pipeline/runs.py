@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from components.outcome import Outcome
 from pipeline.config import PipelineConfig, validated
 from pipeline.workspace import Workspace
 from schema.errors import CortexflowError
@@ -15,7 +16,7 @@ from schema.errors import CortexflowError
 RunStatus = Literal[
     "running", "passed", "refused", "insufficient evidence", "failed", "interrupted"
 ]
-UNFINISHED = ("running", "failed", "interrupted")
+UNFINISHED = ("failed", "interrupted")
 
 
 class NodeState(BaseModel):
@@ -45,13 +46,16 @@ class RunRecord(BaseModel):
     command: str = ""
     pid: int
     nodes: tuple[NodeState, ...] = ()
+    baseline: str | None = None  # what was live when the run first started; kept when resumed
     pushed_version: int | None = None
+    live_version: int | None = None  # when the run ended
 
     @property
     def exit_code(self) -> int:
         """0 passed, 1 failed, 2 refused, 3 insufficient evidence, 130 interrupted."""
-        codes = {"passed": 0, "refused": 2, "insufficient evidence": 3, "interrupted": 130}
-        return codes.get(self.status, 1)
+        if self.status in list(Outcome):
+            return Outcome(self.status).exit_code
+        return 130 if self.status == "interrupted" else 1
 
     def with_node(self, state: NodeState) -> "RunRecord":
         """The same record with this node's latest state, in order of first appearance."""
@@ -122,12 +126,13 @@ def create(
 
 
 def reopen(folder: RunFolder) -> RunRecord:
-    """Takes an unfinished run up again under its own id."""
+    """Takes an unfinished run up again under its own id; its nodes will tell their state anew."""
     record = folder.read()
     record = record.model_copy(
         update={
             "status": "running",
             "reason": "",
+            "nodes": (),
             "attempts": record.attempts + 1,
             "pid": os.getpid(),
         }
@@ -164,7 +169,7 @@ def last_unfinished(workspace: Workspace, preset: str) -> RunFolder:
     """The newest run of a preset if it did not finish.
 
     Raises:
-        UnknownRun: there is no run of this preset, or its newest one finished.
+        UnknownRun: there is no run of this preset, or its newest one finished or is going on.
     """
     records = [record for record in listed(workspace) if record.preset == preset]
     if not records or records[-1].status not in UNFINISHED:

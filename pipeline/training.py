@@ -55,7 +55,10 @@ class Inputs:
         checkpoints: folder for resumable training state, equal for all attempts of a run.
         registry: root folder of the model registry.
         live_version: what is live when the run starts; part of LiveModel's cache key.
-        code_digest: hash of the training code, so that edited code is not served from the cache.
+        data_code: hash of the code that describes images; edited code must not be answered from
+            the cache, which knows settings and inputs alone.
+        training_code: likewise, of the code that trains.
+        judging_code: likewise, of the code that predicts and decides.
     """
 
     dataset: str
@@ -70,7 +73,9 @@ class Inputs:
     checkpoint: str | None = None
     checkpoint_digest: str = ""
     live_version: str = ""
-    code_digest: str = ""
+    data_code: str = ""
+    training_code: str = ""
+    judging_code: str = ""
 
 
 def create_training_pipeline(
@@ -110,7 +115,7 @@ def create_training_pipeline(
 
 def _data_nodes(inputs: Inputs) -> list[BaseNode]:
     """Examples, their statistics, their contract, and the gate that holds them to it."""
-    examples = ImageExampleGen(inputs.dataset, inputs.splits, inputs.span)
+    examples = ImageExampleGen(inputs.dataset, inputs.splits, inputs.span, inputs.data_code)
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     inferred = SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=True)
     nodes = [examples, statistics, inferred]
@@ -121,7 +126,7 @@ def _data_nodes(inputs: Inputs) -> list[BaseNode]:
     validator = ExampleValidator(
         statistics=statistics.outputs["statistics"], schema=contract.outputs["schema"]
     )
-    gate = AnomalyGate(anomalies=validator.outputs["anomalies"])
+    gate = AnomalyGate(anomalies=validator.outputs["anomalies"], code=inputs.judging_code)
     return [*nodes, validator, gate]
 
 
@@ -154,7 +159,7 @@ def _stage_nodes(
                 "classes": json.dumps(inputs.classes),
                 "severity": json.dumps(inputs.severity),
                 "checkpoint_root": inputs.checkpoints,
-                "code_digest": inputs.code_digest,
+                "code_digest": inputs.training_code,
                 "checkpoint_digest": inputs.checkpoint_digest,
             },
             **base,
@@ -189,6 +194,7 @@ def _judging_nodes(
         live=live.outputs["model"],
         train_split=TRAIN,
         eval_split=TEST,
+        code=inputs.judging_code,
     )
     gate = ModelGate(
         predictions_table=predictor.outputs["predictions"],
@@ -197,6 +203,7 @@ def _judging_nodes(
         severity=",".join(inputs.severity or ()),
         macro_auc_floor=config.gate.macro_auc_floor,
         leaked=int(inputs.leaked),
+        code=inputs.judging_code,
     )
     stop = StopOnRefusal(decision=gate.outputs["decision"])
     pusher = RegistryPusher(

@@ -10,7 +10,6 @@ def test_round_trip(tmp_path):
     )
     write_decision(decision, str(tmp_path))
     assert read_decision(str(tmp_path)) == decision
-    assert decision.sentence == "refused: too low"
 
 
 def test_anomalies_refuse_and_none_pass():

@@ -22,7 +22,6 @@ def test_overrides_are_typed_and_leave_the_preset_alone():
     assert config.pretrain is None
     assert config.teacher.backbone.width == 0.5
     assert presets.load("quickstart") == preset
-    assert config.digest() != preset.digest()
 
 
 def test_shared_input_reaches_all_stages():

@@ -8,7 +8,13 @@ import ingest
 from ingest.phantom import PhantomSpec, generate
 from pipeline import presets
 from pipeline.config import with_overrides
-from pipeline.inputs import pinned_checkpoint, pinned_schema, prepare_dataset, training_inputs
+from pipeline.inputs import (
+    code_digest,
+    pinned_checkpoint,
+    pinned_schema,
+    prepare_dataset,
+    training_inputs,
+)
 from pipeline.workspace import Workspace
 from registry.local import LocalRegistry
 from schema.errors import CortexflowError
@@ -114,3 +120,47 @@ def test_a_checkpoint_is_known_by_its_weights(tmp_path):
     path, second = pinned_checkpoint(str(tmp_path))
     assert path == str(tmp_path)
     assert first != second
+
+
+def test_people_keep_their_split_whatever_else_is_set(images, place):
+    """Limits and spans do not decide who is where; a new draw would mix train and test."""
+    dataset = prepared(with_data(images), place)
+    same = with_data(images, "data.max_quarantined=0.2", "data.spans=latest")
+    assert prepared(same, place) == dataset
+    other = with_data(images, "data.test_fraction=0.2")
+    assert prepared(other, place) != dataset
+
+
+def test_a_dataset_takes_no_settings_of_an_import(images, place):
+    dataset = prepared(with_data(images), place)
+    with pytest.raises(CortexflowError, match="would do nothing"):
+        prepared(with_data(dataset), place)
+    assert prepared(with_overrides(MRI, [f"data.source={dataset}"]), place) == dataset
+
+
+def test_an_empty_split_is_told_before_anything_is_trained(images, place):
+    config = with_data(images)
+    dataset = prepared(config, place)
+    shutil.rmtree(dataset / "span-1" / "test")
+    with pytest.raises(CortexflowError, match=r"split\(s\) test"):
+        training_inputs(config, place, dataset)
+
+
+def test_a_resumed_run_keeps_its_baseline(images, place):
+    config = with_data(images)
+    dataset = prepared(config, place)
+    assert training_inputs(config, place, dataset, baseline="").live_version == ""
+    assert training_inputs(config, place, dataset, baseline="3:ab").live_version == "3:ab"
+
+
+def test_edited_code_has_another_hash(tmp_path, monkeypatch):
+    room = tmp_path / "someroom"
+    room.mkdir()
+    (room / "__init__.py").write_text("")
+    (room / "a.py").write_text("1")
+    monkeypatch.syspath_prepend(tmp_path)
+    first = code_digest("someroom")
+    assert first == code_digest("someroom")
+    assert first != code_digest("someroom/__init__.py")
+    (room / "a.py").write_text("2")
+    assert first != code_digest("someroom")

@@ -1,9 +1,11 @@
 """The main job end to end: every node, the outcome, the record; then again from the cache."""
 
 import json
+import shutil
 
 import pytest
 
+from registry.local import LocalRegistry
 from tests.pipeline.conftest import TINY, assignments
 
 NODES = [
@@ -90,6 +92,25 @@ def test_predict_show_and_list(first, cortexflow, workspace):
     assert "Student" in shown.stdout
     assert "macro AUC" in shown.stdout
     assert "passed" in cortexflow("runs", workspace=workspace).stdout
+
+
+def test_a_version_that_was_rolled_back_is_not_called_live(first, cortexflow, workspace):
+    """The same run answers from the cache and pushes nothing: it must not say that it did."""
+    models = LocalRegistry(workspace / "registry", "phantom")
+    other = workspace / "other"
+    shutil.copytree(models.path(1), other)
+    (other / "litert" / "check.json").write_text("{}")
+    push = {"metrics": {}, "lineage": models.show(1).lineage, "reason": "test", "who": "test"}
+    models.push(other, **push)
+    again = ("run", "quickstart", *assignments(*TINY, "gate.macro_auc_floor=0.5"))
+    assert cortexflow(*again, workspace=workspace).returncode == 0
+    assert models.live().number == 1
+    models.rollback(2, reason="test", who="test")
+    result = cortexflow(*again, workspace=workspace)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert (records(workspace)[-1]["pushed_version"], models.live().number) == (1, 2)
+    assert "v2, not this one" in result.stdout
+    models.promote(1, reason="test", who="test")
 
 
 def test_refused_model_leaves_the_live_version_alone(first, cortexflow, workspace):

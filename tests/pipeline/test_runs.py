@@ -47,7 +47,11 @@ def test_a_run_whose_process_is_gone_was_interrupted_and_can_be_resumed(place):
     folder.write(record.model_copy(update={"pid": gone.pid}))
     assert folder.read().status == "interrupted"
     assert runs.last_unfinished(place, "quickstart").path == folder.path
-    assert runs.reopen(folder).attempts == 2
+    reopened = runs.reopen(folder)
+    assert reopened.attempts == 2
+    assert reopened.nodes == (), "what an earlier attempt saw is not what this one made"
+    with pytest.raises(UnknownRun, match="running"):
+        runs.last_unfinished(place, "quickstart")
 
 
 @pytest.mark.parametrize(
