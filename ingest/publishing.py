@@ -18,6 +18,7 @@ from ingest.datasets import (
     read_report,
     span_names,
 )
+from ingest.selection import Earlier, EarlierImage
 from ingest.sources import POSITIONAL, SourceListing
 from ingest.splits import Split, SplitError, SplitSettings, SplitsFile, read_splits
 
@@ -104,18 +105,21 @@ class Destination:
                 "into a fresh dataset; one whose names tell people (--subject-regex) can grow."
             )
 
-    def earlier(self) -> tuple[dict[str, Split], dict[str, int]]:
-        """What earlier spans fix: person → split, and pixel hash → label."""
+    def earlier(self) -> Earlier:
+        """What earlier spans fix: who is in which split, and what their images are."""
         existing: dict[str, Split] = {}
         if (self.out / "splits.json").is_file():
             existing = read_splits(self.out / "splits.json").assignment
-        known: dict[str, int] = {}
+        images = []
         for name in span_names(self.out):
             with gzip.open(self.out / name / "manifest.jsonl.gz", "rt", encoding="utf-8") as lines:
                 for line in lines:
                     row = json.loads(line)
-                    known[row["pixel_sha256"]] = row["label"]
-        return existing, known
+                    split = row["file"].split("/")[0]
+                    images.append(
+                        EarlierImage(row["pixel_sha256"], row["label"], row["subject_id"], split)
+                    )
+        return Earlier(existing, tuple(images))
 
     def place(self, report: ImportReport, assignment: dict[str, Split], work: Path) -> None:
         """Moves `work/span` into the dataset.

@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple, cast
 
 from ingest.datasets import Finding, Tally
 from ingest.sources import SourceImage, SourceListing
@@ -40,6 +41,28 @@ class Inspected:
         return Finding(
             path=self.image.name, reason=reason or self.reason, detail=detail or self.detail
         )
+
+
+class EarlierImage(NamedTuple):
+    """An image of an earlier span: its pixels' hash, label (-1: none), person and split."""
+
+    pixel_sha256: str
+    label: int
+    subject_id: str | None
+    split: str
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What earlier spans fix.
+
+    Attributes:
+        assignment: person → split; they keep it.
+        images: all images of earlier spans.
+    """
+
+    assignment: Mapping[str, Split] = field(default_factory=dict)
+    images: tuple[EarlierImage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,8 +107,7 @@ def select(
     listing: SourceListing,
     inspected: Sequence[Inspected],
     settings: SplitSettings,
-    existing: Mapping[str, Split],
-    known_pixels: Mapping[str, int],
+    earlier: Earlier,
 ) -> Selection:
     """Decides which images are used, and in which split.
 
@@ -93,8 +115,8 @@ def select(
         listing: the source.
         inspected: all its images, inspected, in the listing's order.
         settings: of the split.
-        existing: people of earlier spans → split; they keep it.
-        known_pixels: pixel hash → label of every image of earlier spans.
+        earlier: spans that are there: people keep their split, images are not used again, and
+            the fractions are of the people of all spans.
 
     Returns:
         The selection. Images of equal pixels are used once, unless the shipped split is to be
@@ -104,10 +126,11 @@ def select(
     quarantined, usable = _quarantine(listing, inspected)
     set_aside: list[Finding] = []
     if not settings.reproduce_shipped:
-        usable, set_aside = _drop_copies(usable, known_pixels, quarantined)
+        known = {image.pixel_sha256: image.label for image in earlier.images}
+        usable, set_aside = _drop_copies(usable, known, quarantined)
     labelled = [member for member in usable if member.image.label != UNLABELLED]
     extra = [member for member in usable if member.image.label == UNLABELLED]
-    by_split, assignment = _divide(listing, labelled, settings, existing)
+    by_split, assignment = _divide(listing, labelled, settings, earlier)
     kept = []
     for member in extra:
         split = assignment.get(member.image.subject_id or "")
@@ -197,11 +220,14 @@ def _divide(
     listing: SourceListing,
     labelled: Sequence[Inspected],
     settings: SplitSettings,
-    existing: Mapping[str, Split],
+    earlier: Earlier,
 ) -> tuple[dict[str, list[Inspected]], dict[str, Split]]:
     by_split: dict[str, list[Inspected]] = {split: [] for split in SPLITS}
     shipped = settings.reproduce_shipped or listing.keep_shipped_split
-    units = {member.image.name: _unit(listing, member) for member in labelled}
+    units = {
+        member.image.name: _unit(listing, member.image.subject_id, member.pixel_sha256)
+        for member in labelled
+    }
     fixed: dict[str, str] = {}
     if shipped:
         has_val = any(member.image.shipped_split == "val" for member in labelled)
@@ -214,26 +240,32 @@ def _divide(
     fractions = settings.fractions
     if shipped:
         fractions = {name: part for name, part in fractions.items() if name != "test"}
-    strata = _strata(free, units)
-    drawn = assign(strata, fractions, settings.seed, existing)
+    votes = [(units[member.image.name], member.image.label) for member in free]
+    settled: dict[str, Split] = {}
+    for image in earlier.images:
+        if image.label != UNLABELLED and image.split in fractions:
+            unit = _unit(listing, image.subject_id, image.pixel_sha256)
+            settled[unit] = cast(Split, image.split)
+            votes.append((unit, image.label))
+    drawn = assign(_strata(votes), fractions, settings.seed, {**settled, **earlier.assignment})
     for member in labelled:
         name = member.image.name
         by_split[fixed.get(name) or drawn[units[name]]].append(member)
-    people = drawn if listing.level == "subject" and not shipped else dict(existing)
+    people = drawn if listing.level == "subject" and not shipped else dict(earlier.assignment)
     return by_split, people
 
 
-def _unit(listing: SourceListing, member: Inspected) -> str:
-    subject = member.image.subject_id if listing.level == "subject" else None
-    return subject or f"pixels:{member.pixel_sha256}"
+def _unit(listing: SourceListing, subject_id: str | None, pixel_sha256: str) -> str:
+    subject = subject_id if listing.level == "subject" else None
+    return subject or f"pixels:{pixel_sha256}"
 
 
-def _strata(members: Sequence[Inspected], units: Mapping[str, str]) -> dict[str, int]:
-    """Unit → its most frequent label; the lowest of equals."""
-    votes: dict[str, Counter[int]] = defaultdict(Counter)
-    for member in members:
-        votes[units[member.image.name]][member.image.label] += 1
-    return {unit: min(v, key=lambda label: (-v[label], label)) for unit, v in votes.items()}
+def _strata(votes: Sequence[tuple[str, int]]) -> dict[str, int]:
+    """(unit, label) of each image → unit → its most frequent label; the lowest of equals."""
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    for unit, label in votes:
+        counts[unit][label] += 1
+    return {unit: min(v, key=lambda label: (-v[label], label)) for unit, v in counts.items()}
 
 
 def _warnings(listing: SourceListing, selection: Selection) -> list[str]:

@@ -120,7 +120,7 @@ def write_span(
         destination.check_growth()
         workshop = _Workshop(work, limits.image, beam_options, progress)
         inspected = _inspect(listing, workshop)
-        chosen = select(listing, inspected, split, *destination.earlier())
+        chosen = select(listing, inspected, split, destination.earlier())
         name = f"span-{len(span_names(out)) + 1}"
         report = _report(listing, inspected, chosen, name, identity)
         try:

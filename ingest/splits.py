@@ -146,10 +146,10 @@ def assign(
     """Assigns units to splits, each stratum by itself.
 
     Args:
-        strata: unit (person, or hash of pixels) → class.
+        strata: unit (person, or hash of pixels) → class, of all spans.
         fractions: of the splits to fill.
         seed: another seed, another draw.
-        existing: assignments that stay as they are; they count towards the fractions.
+        existing: assignments that stay; those in `strata` count towards the fractions.
 
     Returns:
         Every unit of `strata` and of `existing` → split. Depends on nothing but the arguments;

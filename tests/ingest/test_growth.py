@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,41 @@ def test_people_with_names_are_not_joined_by_people_without(layouts, tmp_path):
     assert named.info.id_source == "names"
     with pytest.raises(DatasetError, match="from clusters are numbered anew"):
         grow(folder, tmp_path / "out", subject_regex=None, subject_source="clusters")
+
+
+def test_people_added_one_at_a_time_fill_up_the_fractions(noise, tmp_path):
+    source = noise(tmp_path / "x", people=4, slices=1)
+    everyone = noise(tmp_path / "later", people=20, slices=1, seed=2)
+    grow(source, tmp_path / "out")
+    for person in range(4):  # a few, then the rest
+        for name in "ab":
+            file = everyone / name / f"{name}2{person:02d}_slice00.png"
+            shutil.copy(file, source / name / file.name)
+        grow(source, tmp_path / "out")
+    found = read_dataset(tmp_path / "out").splits.assignment
+    for name in "ab":
+        counts = Counter(split for who, split in found.items() if who.startswith(name))
+        assert counts == {"train": 5, "val": 1, "test": 2}
+    shutil.copytree(everyone, source, dirs_exist_ok=True)
+    found = grow(source, tmp_path / "out").splits.assignment
+    for name in "ab":
+        counts = Counter(split for who, split in found.items() if who.startswith(name))
+        assert counts == {"train": 15, "val": 4, "test": 5}
+
+
+def test_images_without_people_fill_up_the_fractions(noise, tmp_path):
+    source = noise(tmp_path / "x", people=4, slices=1)
+    grow(source, tmp_path / "out", subject_regex=None)
+    for seed in range(1, 5):
+        noise(source, people=1, slices=1, seed=seed)
+        dataset = grow(source, tmp_path / "out", subject_regex=None)
+    places = Counter(
+        (row["label"], row["file"].split("/")[0])
+        for span in dataset.info.spans
+        for row in rows(dataset, span)
+    )
+    assert places == {
+        (label, split): count
+        for label in (0, 1)
+        for split, count in {"train": 5, "val": 1, "test": 2}.items()
+    }
