@@ -3,6 +3,10 @@
 A state holds the model, the optimizer, the best weights so far and the history. Every random draw
 is a function of (seed, stage, epoch, step), so the epoch is all there is to know of randomness, and
 a resumed run on one CPU ends with the weights of a run that was never interrupted.
+
+A stage that ends keeps its state: until the pipeline has recorded the model, a kill makes it run
+the stage again, which then has nothing left to train. What this costs in space is bounded by
+`make_room`.
 """
 
 import hashlib
@@ -20,6 +24,7 @@ from trainer.config import StageSettings
 
 ARRAYS, STATE = "arrays.npz", "state.json"
 PREFIX = "epoch-"
+OTHERS_KEPT = 2  # states of a stage beside the one in use
 # Settings that leave the weights as they are. `litert` bounds the check of the exported student:
 # whoever loosens it after a failed check must not pay for the training again.
 NOT_TRAINING = {"checkpoint_every_epochs", "litert"}
@@ -46,7 +51,7 @@ class TrainingState:
 
 def fingerprint(
     settings: StageSettings,
-    inputs: Sequence[tuple[str, int]],
+    inputs: Sequence[tuple[str, str]],
     base_digest: str | None,
     code_digest: str | None,
 ) -> str:
@@ -54,7 +59,7 @@ def fingerprint(
 
     Args:
         settings: the stage's; those that do not change the weights do not count.
-        inputs: name and size of every input file.
+        inputs: name and SHA-256 of every input file.
         base_digest: SHA-256 of the base model's weights, if there is one.
         code_digest: hash of the code that trains, if the caller knows it.
 
@@ -137,7 +142,17 @@ def restore(
     return TrainingState(**json.loads((saved[-1] / STATE).read_bytes()), best_weights=group("best"))
 
 
-def discard(folder: Path | None) -> None:
-    """Deletes a stage's states, once its model is exported."""
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+def make_room(folder: Path) -> None:
+    """Deletes older states of a stage, before it starts.
+
+    The newest others stay, since another run may be waiting to be resumed, or training right now.
+
+    Args:
+        folder: the state to be continued, `…/<stage>-<fingerprint>`; it always stays and need not
+            exist.
+    """
+    stage = folder.name.rpartition("-")[0]
+    others = [other for other in folder.parent.glob(f"{stage}-*") if other != folder]
+    others.sort(key=lambda other: other.stat().st_mtime, reverse=True)
+    for old in others[OTHERS_KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)

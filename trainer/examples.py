@@ -4,6 +4,7 @@ A slice at 64 × 64 takes 4 KiB, so a hundred thousand of them take 400 MB; each
 decoding. `trainer.preprocessing.scale` turns a batch of these bytes into exactly what serving sees.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -102,16 +103,18 @@ def match(patterns: Sequence[str]) -> list[str]:
     return files
 
 
-def identity(patterns: Sequence[str]) -> list[tuple[str, int]]:
-    """What tells these files from others: split folder, name and size in bytes of each.
+def identity(patterns: Sequence[str]) -> list[tuple[str, str]]:
+    """What tells these files from others: split folder and name of each, and its SHA-256.
 
     Only the last folder counts, because a pipeline writes the same examples under another number
     when it runs again.
     """
-    return [
-        ("/".join(PurePath(file).parts[-2:]), tf.io.gfile.stat(file).length)
-        for file in match(patterns)
-    ]
+    return [("/".join(PurePath(file).parts[-2:]), _digest(file)) for file in match(patterns)]
+
+
+def _digest(file: str) -> str:
+    with tf.io.gfile.GFile(file, "rb") as content:
+        return hashlib.sha256(content.read()).hexdigest()
 
 
 def _dataset(files, compression: str, settings: InputSettings) -> tf.data.Dataset | None:

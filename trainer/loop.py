@@ -75,7 +75,7 @@ class Training:
             last epoch instead of the best.
         score: metrics → what to maximise, compared entry by entry.
         patience: epochs without a better score before stopping; `None` never stops.
-        checkpoint_every_epochs: how often the state is saved.
+        checkpoint_every_epochs: how often the state is saved, besides at the end.
     """
 
     stage: str
@@ -112,12 +112,12 @@ def run(training: Training, workspace: Workspace) -> list[Metrics]:
     if state.epoch:
         LOG.info("%s continues after epoch %d", training.stage, state.epoch)
     with _summaries(workspace.logs) as writer:
-        while state.epoch < training.epochs and not _exhausted(training, state):
+        while not _finished(training, state):
             metrics = _epoch(training, state.epoch)
             _advance(training, state, metrics)
             _summarise(writer, metrics)
             due = state.epoch % training.checkpoint_every_epochs == 0
-            if folder is not None and (due or state.epoch == training.epochs):
+            if folder is not None and (due or _finished(training, state)):
                 checkpointing.save(folder, state, training.model, training.optimizer)
             workspace.progress(training.stage, state.epoch, training.epochs, metrics)
     if state.best_weights:
@@ -161,9 +161,10 @@ def _advance(training: Training, state: TrainingState, metrics: Metrics) -> None
         state.best_weights = [np.array(weight) for weight in training.model.weights]
 
 
-def _exhausted(training: Training, state: TrainingState) -> bool:
+def _finished(training: Training, state: TrainingState) -> bool:
     patience = training.patience
-    return patience is not None and state.epoch - state.best_epoch >= patience
+    exhausted = patience is not None and state.epoch - state.best_epoch >= patience
+    return exhausted or state.epoch >= training.epochs
 
 
 def _check_finite(stage: str, metrics: Metrics, name: str) -> None:

@@ -116,6 +116,8 @@ def train_and_export(job: Job, progress: loop.Progress = loop.log_progress) -> T
     settings = job.settings
     base = bundle.load(bundle.beside(job.base_model)) if job.base_model else None
     checkpoints = _checkpoints(job, base)
+    if checkpoints is not None:
+        checkpointing.make_room(checkpoints)
     workspace = Workspace(checkpoints, job.logs, progress)
     train = examples.read(job.train_files, settings.input, job.classes)
     held_out = None
@@ -128,7 +130,6 @@ def train_and_export(job: Job, progress: loop.Progress = loop.log_progress) -> T
             settings, train, held_out, classes=job.classes, base=base, workspace=workspace
         )
     _export(job, trained, train, held_out)
-    checkpointing.discard(checkpoints)
     return trained
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,7 +93,6 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, b
     expected, received = weights(whole), weights(broken)
     for name, array in expected.items():
         np.testing.assert_array_equal(received[name], array, err_msg=name)
-    assert list((broken / "checkpoints").iterdir()) == []
 
 
 class Stopped(Exception):
@@ -119,6 +119,45 @@ def test_edited_code_does_not_continue_a_half_trained_stage(tmp_path, blobs):
     assert epochs_trained(tmp_path, FINETUNE, blobs, stop_after=2, code_digest="old") == [1, 2]
     assert epochs_trained(tmp_path, FINETUNE, blobs, code_digest="new") == [1, 2, 3]
     assert epochs_trained(tmp_path, FINETUNE, blobs, code_digest="old") == [3]
+
+
+def test_a_finished_stage_killed_before_it_is_published_exports_without_training(tmp_path, blobs):
+    # A high rate, so that an epoch before the last is the best and early stopping ends training.
+    settings = FINETUNE.model_copy(
+        update={
+            "epochs": 9,
+            "optimizer": OptimizerSettings(learning_rate=1.0),
+            "early_stopping_patience": 1,
+            "checkpoint_every_epochs": 4,
+        }
+    )
+    trained = epochs_trained(tmp_path, settings, blobs)
+    assert 1 < len(trained) < settings.epochs
+    assert len(trained) % settings.checkpoint_every_epochs
+    before, history = weights(tmp_path), timeless(tmp_path)
+    for exported in ("bundle", "Format-Serving"):
+        shutil.rmtree(tmp_path / exported)
+
+    assert epochs_trained(tmp_path, settings, blobs) == []
+    assert timeless(tmp_path) == history
+    for name, array in weights(tmp_path).items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+def test_old_states_of_a_stage_make_room_when_it_starts(tmp_path, blobs):
+    root = tmp_path / "checkpoints"
+    for age, name in enumerate(["finetune-a", "finetune-b", "finetune-c", "distil-d"]):
+        (root / name / "epoch-000001").mkdir(parents=True)
+        os.utime(root / name, (1e9 - age, 1e9 - age))
+    epochs_trained(tmp_path, FINETUNE, blobs, stop_after=1)
+    left = {path.name for path in root.iterdir()}
+    (own,) = left - {"finetune-a", "finetune-b", "distil-d"}
+    assert own.startswith("finetune-")
+    assert len(left) == 4
+
+    os.utime(root / own, (1, 1))  # the oldest of all, yet the one to continue
+    assert epochs_trained(tmp_path, FINETUNE, blobs, stop_after=2) == [2]
+    assert {path.name for path in root.iterdir()} == left
 
 
 def student_and_optimizer():

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -84,3 +86,15 @@ def test_identity_ignores_where_the_pipeline_put_the_files(tmp_path):
     other = blob_split(tmp_path / "3", "train", 6)
     assert examples.identity([first]) == examples.identity([second])
     assert examples.identity([first]) != examples.identity([other])
+
+
+def test_identity_tells_files_of_one_size_apart(tmp_path):
+    patterns = []
+    for label in (0, 1):
+        path = tmp_path / str(label) / "Split-train" / "data"
+        path.parent.mkdir(parents=True)
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            writer.write(make_example(blob(), label, "someone"))
+        patterns.append(str(path))
+    assert len({Path(path).stat().st_size for path in patterns}) == 1
+    assert examples.identity(patterns[:1]) != examples.identity(patterns[1:])
