@@ -6,7 +6,7 @@ are used where they are present, so that spans of ours can be imported again.
 
 from pathlib import Path
 
-from ingest.folders import SPLIT_NAMES, severity_of
+from ingest.folders import PICTURES, SPLIT_NAMES, severity_of
 from ingest.records import decode_example, read_records
 from ingest.sources import SourceError, SourceImage, SourceListing
 from schema.features import ALZHEIMER_CLASSES, IMAGE, LABEL, SITE, SLICE_INDEX, SUBJECT_ID
@@ -17,6 +17,17 @@ def find_record_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if ".tfrecord" in path.name else []
     return sorted(file for file in path.rglob("*.tfrecord*") if file.is_file())
+
+
+def find_pictures(path: Path) -> list[str]:
+    """Names of the images (by suffix) in a folder that are in no TFRecord, sorted."""
+    if path.is_file():
+        return []
+    return sorted(
+        file.relative_to(path).as_posix()
+        for file in path.rglob("*")
+        if file.suffix.casefold() in PICTURES and not file.name.startswith(".")
+    )
 
 
 def list_records(

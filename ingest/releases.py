@@ -6,7 +6,7 @@ from them; it writes nothing.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from typing import Literal
 from ingest import alzheimer, subjects
 from ingest.folders import Tree, canonical_classes, natural_key, scan, severity_of
 from ingest.reading import digests
-from ingest.recordfiles import find_record_files, list_records
+from ingest.recordfiles import find_pictures, find_record_files, list_records
 from ingest.sources import SourceError, SourceImage, SourceListing
 from schema.features import UNLABELLED
 
@@ -52,7 +52,8 @@ def open_source(
         path: a folder of class folders, of train and test folders of them, or of TFRecord files;
             or one TFRecord file. Wrapper folders are descended through.
         layout: how it is laid out; `auto` decides by names and counts and says why.
-        subject_regex: its first group, searched in each path below the source, is the subject id.
+        subject_regex: its first group, searched in each path below the source, is the subject id;
+            beside TFRecords it names the unlabelled images alone.
         subject_source: where subject ids come from: `names` (needs names that tell), `order` of
             the files, `clusters` of look-alike slices, `none` (slice-level); `auto` takes what the
             layout offers and never guesses for an unknown one.
@@ -77,7 +78,21 @@ def open_source(
 
     files = find_record_files(source) if layout in ("auto", "tfrecords") else []
     if files:
-        listing = list_records(source, files, chosen, slug)
+        pictures = find_pictures(source)
+        if pictures and layout == "auto":
+            raise SourceError(
+                f"{source} holds images and TFRecords: {len(pictures)} (first: {pictures[0]}) and "
+                f"{len(files)} (first: {files[0]}). Choose by --layout folders (or the release's) "
+                "or `cortexflow ingest tfrecords`, or move one kind elsewhere."
+            )
+        _refuse_for_records(
+            {
+                "--subject-regex": subject_regex is not None and unlabelled is None,
+                "--subjects": subject_source != "auto",
+                "--deduplicate": deduplicate,
+            }
+        )
+        listing = replace(list_records(source, files, chosen, slug), ignored=tuple(pictures))
     elif source.is_file() or layout == "tfrecords":
         raise SourceError(f"{source} is no folder of images and holds no *.tfrecord* file.")
     else:
@@ -94,6 +109,15 @@ def open_source(
 def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise SourceError(f"Unknown {what} {value!r}. Choose one of: {', '.join(choices)}.")
+
+
+def _refuse_for_records(given: Mapping[str, bool]) -> None:
+    options = [option for option, there in given.items() if there]
+    if options:
+        raise SourceError(
+            f"{' and '.join(options)} cannot be used with TFRecords: their people are those of the "
+            "feature subject_id, each record is taken once. Leave it out."
+        )
 
 
 def _open_folders(
@@ -185,6 +209,11 @@ def _with_subjects(
 ) -> SourceListing:
     """Finds people as asked; `auto` prefers names, then the release's order, then likeness."""
     released = listing.layout in ("tourist55", "sachinkumar413")
+    if regex and source not in ("auto", "names"):
+        raise SourceError(
+            f"--subject-regex takes people from names, --subjects {source} does not (received "
+            f"'{regex}'). Give one of them."
+        )
     if source == "none":
         return listing.with_evidence("Slice-level as asked: it cannot be blessed.")
     if regex or source == "names":
