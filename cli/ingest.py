@@ -146,7 +146,8 @@ def tfrecords(
 ) -> None:
     """Import existing TFRecords (image, label, height, width, depth) as the next span.
 
-    Train and test of the file names are kept; validation is carved out of train.
+    Records with subject ids are split anew, by person. Without ids, train and test of the file
+    names are kept, and validation is carved out of train unless there is one.
 
         cortexflow ingest tfrecords records/ data/seed
 

@@ -1,7 +1,7 @@
 """Existing TFRecords with the predecessor's features → a listing.
 
 `image`, `label`, `height`, `width` and `depth` are enough; `subject_id`, `slice_index` and `site`
-are used where they are present, so that spans of ours can be imported again.
+are used where they are present, so that spans of ours can be imported again, unlabelled ones too.
 """
 
 from pathlib import Path
@@ -9,7 +9,15 @@ from pathlib import Path
 from ingest.folders import PICTURES, SPLIT_NAMES, severity_of
 from ingest.records import decode_example, read_records
 from ingest.sources import SourceError, SourceImage, SourceListing
-from schema.features import ALZHEIMER_CLASSES, IMAGE, LABEL, SITE, SLICE_INDEX, SUBJECT_ID
+from schema.features import (
+    ALZHEIMER_CLASSES,
+    IMAGE,
+    LABEL,
+    SITE,
+    SLICE_INDEX,
+    SUBJECT_ID,
+    UNLABELLED,
+)
 
 
 def find_record_files(path: Path) -> list[Path]:
@@ -35,6 +43,9 @@ def list_records(
 ) -> SourceListing:
     """Reads labels and ids of all records; shipped splits are those of the file names.
 
+    Label -1 is a record without label. Where every labelled record has a subject id a split is made
+    by person; else shipped train and test are kept when each record's file name says its split.
+
     Args:
         path: the source.
         files: its TFRecord files.
@@ -43,18 +54,23 @@ def list_records(
         name: of the dataset.
 
     Raises:
-        SourceError: a record has no image or label, or a label without a class.
+        SourceError: a record has no image or label, or a label without a class; or none is
+            labelled.
         RecordError: a file is damaged.
     """
     names = classes or ALZHEIMER_CLASSES
     if list(names) != sorted(names):
         raise SourceError(f"Classes of records are in alphabetical order (received {names}).")
     images = [image for file in files for image in _images_of(path, file, names)]
-    if not images:
-        raise SourceError(f"The TFRecord files of {path} hold no record ({len(files)} files).")
-    known = all(image.subject_id for image in images)
-    shipped = {image.shipped_split for image in images}
-    keep = {"train", "test"} <= shipped and None not in shipped
+    labelled = [image for image in images if image.label != UNLABELLED]
+    if not labelled:
+        raise SourceError(
+            f"The TFRecord files of {path} hold no record with a label ({len(files)} files, "
+            f"{len(images)} records)."
+        )
+    known = all(image.subject_id for image in labelled)
+    shipped = {image.shipped_split for image in labelled}
+    keep = not known and {"train", "test"} <= shipped and None not in shipped
     return SourceListing(
         name=name,
         layout="tfrecords",
@@ -65,17 +81,23 @@ def list_records(
         id_source="records" if known else None,
         images=tuple(images),
         evidence=(
-            f"{len(files)} TFRecord files hold {len(images)} records; labels 0 to "
-            f"{len(names) - 1} are {', '.join(names)}.",
-            "Every record has a subject id."
-            if known
-            else "The records have no subject ids: slice-level, which cannot be blessed.",
-            "The shipped train and test are kept; validation is carved out of train."
-            if keep
-            else "The file names give no train and test, so a split is made.",
+            f"{len(files)} TFRecord files hold {len(images)} records, {len(labelled)} with a "
+            f"label; labels 0 to {len(names) - 1} are {', '.join(names)}.",
+            _people_and_split(known, keep, "val" in shipped),
         ),
-        keep_shipped_split=keep and not known,
+        keep_shipped_split=keep,
     )
+
+
+def _people_and_split(known: bool, keep: bool, has_val: bool) -> str:
+    if known:
+        return "Every labelled record has a subject id: a split is made by person."
+    people = "The records have no subject ids: slice-level, which cannot be blessed."
+    if not keep:
+        return f"{people} The file names give no train and test, so a split is made."
+    if has_val:
+        return f"{people} The shipped train, val and test are kept."
+    return f"{people} The shipped train and test are kept; validation is carved out of train."
 
 
 def _images_of(root: Path, file: Path, classes: tuple[str, ...]) -> list[SourceImage]:
@@ -93,10 +115,10 @@ def _images_of(root: Path, file: Path, classes: tuple[str, ...]) -> list[SourceI
                 f"Record {index} of {file} has no image or no single integer label (received "
                 f"features: {', '.join(sorted(features)) or 'none'})."
             )
-        if not 0 <= label[0] < len(classes):
+        if label[0] != UNLABELLED and not 0 <= label[0] < len(classes):
             raise SourceError(
                 f"Record {index} of {file} has label {label[0]}, but there are {len(classes)} "
-                f"classes ({', '.join(classes)}). Give all class names by --classes."
+                f"classes ({', '.join(classes)}). Give each class name by --class, in label order."
             )
         images.append(
             SourceImage(

@@ -78,3 +78,9 @@ def test_the_command_imports_nothing_heavy():
     code = f"import sys, cli.ingest; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_help_of_tfrecords_says_when_the_shipped_split_is_kept():
+    words = " ".join(invoke("tfrecords", "--help").output.replace("│", " ").split())
+    assert "Records with subject ids are split anew, by person" in words
+    assert "Without ids, train and test of the file names are kept" in words

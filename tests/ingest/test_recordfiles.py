@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import ingest
 from ingest.records import encode_example, write_records
 from ingest.releases import open_source
 from ingest.sources import SourceError
@@ -54,3 +55,59 @@ def test_images_do_not_vanish_behind_a_stray_record_file(noise, records, tmp_pat
     assert len(images) == 25  # the stray is read as an image, and quarantined by name
     listing = open_source(folder, "tfrecords")
     assert (len(listing.images), len(listing.ignored)) == (1, 24)
+
+
+def _split_by_name(records, folder: Path, **features) -> Path:
+    for split in ("train", "val", "test"):
+        given = [{"label": label, **features} for label in (0, 1)]
+        records(folder / f"{split}.tfrecord", *given)
+    return folder
+
+
+def test_the_evidence_says_what_is_done_with_the_shipped_split(records, tmp_path):
+    def opened(folder: Path):
+        listing = open_source(folder, classes=["a", "b"])
+        return listing.level, listing.keep_shipped_split, listing.evidence[-1]
+
+    named = opened(_split_by_name(records, tmp_path / "named", subject_id=b"s1"))
+    assert named[:2] == ("subject", False)
+    assert "a split is made by person" in named[2]
+    assert "kept" not in named[2]
+    nameless = _split_by_name(records, tmp_path / "nameless")
+    assert opened(nameless)[:2] == ("slice", True)
+    assert "train, val and test are kept" in opened(nameless)[2]
+    (nameless / "val.tfrecord").unlink()
+    assert "validation is carved out of train" in opened(nameless)[2]
+    records(nameless / "unlabelled.tfrecord", {"label": -1})
+    assert opened(nameless)[:2] == ("slice", True)
+    records(nameless / "others.tfrecord", {"label": 1})
+    assert opened(nameless)[:2] == ("slice", False)
+    assert "so a split is made" in opened(nameless)[2]
+
+
+def test_the_error_names_the_option_there_is(records, tmp_path):
+    file = records(tmp_path / "train.tfrecord", {"label": 7})
+    with pytest.raises(SourceError, match="by --class, in label order"):
+        open_source(file)
+    records(file, {"label": -2})
+    with pytest.raises(SourceError, match="has label -2"):
+        open_source(file)
+    records(file, {"label": -1})
+    with pytest.raises(SourceError, match="hold no record with a label"):
+        open_source(file)
+
+
+@pytest.mark.parametrize("regex", [r"([abc]\d+)_", None])
+def test_a_span_with_unlabelled_images_can_be_imported_again(noise, tmp_path, regex):
+    source = noise(tmp_path / "x", people=8)
+    extra = noise(tmp_path / "more", classes=("c",), people=2, seed=3)
+    settings = {"subject_regex": regex, "unlabelled": extra}
+    first = ingest.import_dataset(source, tmp_path / "first", **settings)
+    again = ingest.import_dataset(first.path / "span-1", tmp_path / "again", classes=["a", "b"])
+    assert again.info.level == first.info.level
+    assert again.splits.assignment.keys() == first.splits.assignment.keys()
+    unlabelled = {"unlabelled": {"images": 6, "subjects": 2 if regex else 0}}
+    counts = again.report().model_dump()["counts"]
+    assert counts["unlabelled"] == unlabelled
+    if regex is None:
+        assert counts == first.report().model_dump()["counts"]
