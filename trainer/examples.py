@@ -22,7 +22,7 @@ READ_BATCH = 256
 
 @dataclass(frozen=True)
 class Examples:
-    """Images and what is known of them, in file order.
+    """Images and what is known of them.
 
     Attributes:
         images: `uint8[N, S, S, C]`.
@@ -66,7 +66,8 @@ def read(patterns: Sequence[str], settings: InputSettings, classes: Sequence[str
         classes: class names; labels index it.
 
     Returns:
-        The examples, files in order of their names.
+        The examples by person, then position in the stack, then content. Which runner wrote the
+        files, and in what order, thus has no part in what is trained from them.
 
     Raises:
         TrainingDataError: no file matches, no example is in them, a label is outside `classes`, or
@@ -84,7 +85,9 @@ def read(patterns: Sequence[str], settings: InputSettings, classes: Sequence[str
             f"No examples in {len(files)} file(s): {_abbreviate(files)}. Import images first, or "
             "check that the split is not empty."
         )
-    images, labels, subjects = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    order = _canonical_order(*columns)
+    images, labels, subjects, _ = (column[order] for column in columns)
     _check_labels(labels, classes)
     return Examples(images, labels.astype(np.int32), _subjects(subjects, labels))
 
@@ -134,10 +137,20 @@ def _parse(serialized: tf.Tensor, settings: InputSettings) -> tuple[tf.Tensor, .
             features.IMAGE: tf.io.FixedLenFeature([], tf.string),
             features.LABEL: tf.io.FixedLenFeature([], tf.int64, features.UNLABELLED),
             features.SUBJECT_ID: tf.io.FixedLenFeature([], tf.string, ""),
+            features.SLICE_INDEX: tf.io.FixedLenFeature([], tf.int64, -1),
         },
     )
     images = preprocessing.decode(parsed[features.IMAGE], settings)
-    return images, parsed[features.LABEL], parsed[features.SUBJECT_ID]
+    known = (features.LABEL, features.SUBJECT_ID, features.SLICE_INDEX)
+    return images, *(parsed[name] for name in known)
+
+
+def _canonical_order(
+    images: np.ndarray, labels: np.ndarray, subjects: np.ndarray, slices: np.ndarray
+) -> np.ndarray:
+    # Examples that tie are equal in all that is kept of them, so any order of them will do.
+    digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
+    return np.lexsort((labels, np.array(digests), slices, subjects.astype(bytes)))
 
 
 def _check_labels(labels: np.ndarray, classes: Sequence[str]) -> None:
