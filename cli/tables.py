@@ -149,8 +149,10 @@ def show_predictions(answer) -> None:
     console = Console()
     table = Table(title=f"{answer.model} v{answer.version}", title_justify="left", box=None)
     classes = list(answer.predictions[0].probabilities)
-    for column in ("image", "predicted", *classes):
-        table.add_column(column, justify="left" if column in ("image", "predicted") else "right")
+    table.add_column("image", overflow="fold")
+    table.add_column("predicted")
+    for column in classes:
+        table.add_column(column, justify="right")
     for item in answer.predictions:
         cells = [f"{value:.3f}" for value in item.probabilities.values()]
         table.add_row(_short(item.image), item.predicted, *cells)
