@@ -25,7 +25,7 @@ class Workspace:
 
     @property
     def checkpoints(self) -> Path:
-        """Training state of unfinished stages."""
+        """Training state, to go on from after a kill; a few states per stage are kept."""
         return self.root / "checkpoints"
 
     @property

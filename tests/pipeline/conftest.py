@@ -15,8 +15,10 @@ TINY = (
     "data.phantom.subjects=[30,30,30,30]",
     "data.phantom.slices=4",
     "pretrain.epochs=4",
-    "teacher.epochs=15",
+    "teacher.epochs=30",
     "student.epochs=40",
+    "student.alpha=0.5",
+    "student.seed=1",
 )
 
 
