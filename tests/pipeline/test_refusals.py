@@ -78,8 +78,16 @@ def test_shuffled_labels_are_refused(tmp_path, cortexflow):
 
 @pytest.mark.slow
 def test_a_model_that_knows_one_class_is_refused(tmp_path, cortexflow):
-    """Training that cannot move leaves a student that gives everyone the same class."""
-    frozen = ("student.optimizer.learning_rate=1e-12", "gate.macro_auc_floor=0.0")
-    result = cortexflow("run", "quickstart", *assignments(*TINY, *frozen), workspace=tmp_path)
+    """Nothing to learn and one class for most people: the best guess is that class for everyone."""
+    one_class = (
+        'data.phantom.preset="null"',
+        "data.phantom.subjects=[60,6,6,6]",
+        "teacher.class_balanced=false",
+        "teacher.epochs=6",
+        "student.epochs=6",
+        "student.alpha=1.0",
+        "gate.macro_auc_floor=0.0",
+    )
+    result = cortexflow("run", "quickstart", *assignments(*TINY, *one_class), workspace=tmp_path)
     assert result.returncode == 2, result.stdout[-3000:] + result.stderr[-3000:]
     assert "same class" in last_line(result)
