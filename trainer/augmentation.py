@@ -11,6 +11,8 @@ import math
 
 import tensorflow as tf
 
+from trainer.draws import Draw
+
 POLICIES = ("none", "simclr", "mri")
 
 _CROP_AREA = (0.08, 1.0)
@@ -18,7 +20,7 @@ _CROP_ASPECT = (3 / 4, 4 / 3)
 _GREY = (0.2989, 0.587, 0.114)  # luma weights of ITU-R BT.601
 
 
-def augment(images, policy: str, *, seed):
+def augment(images, policy: str, *, draw: Draw):
     """One random view of each image.
 
     `simclr` is the public SimCLR code's: crop of 8 to 100 % resized bicubically, left-right flip,
@@ -32,7 +34,7 @@ def augment(images, policy: str, *, seed):
     Args:
         images: float32[N, H, W, C] in [0, 1], C of 1 or 3.
         policy: "none", "simclr" or "mri".
-        seed: int32[2], new for each batch and view.
+        draw: of this batch and view.
 
     Returns:
         float32[N, H, W, C] in [0, 1].
@@ -43,35 +45,35 @@ def augment(images, policy: str, *, seed):
     if policy == "none":
         return images
     if policy == "simclr":
-        return _simclr(images, seed)
+        return _simclr(images, draw)
     if policy == "mri":
-        return _mri(images, seed)
+        return _mri(images, draw)
     raise ValueError(f"Unknown augmentation policy. Received: {policy!r}. Use one of {POLICIES}.")
 
 
-def _simclr(images, seed):
-    crop, colour, grey, blurred = tf.unstack(tf.random.split(seed, 4))
-    images = tf.clip_by_value(random_crop(images, seed=crop), 0.0, 1.0)
-    images = colour_jitter(images, strength=1.0, probability=0.8, seed=colour)
+def _simclr(images, draw: Draw):
+    crop, colour, grey, blurred = draw.split(4)
+    images = tf.clip_by_value(random_crop(images, draw=crop), 0.0, 1.0)
+    images = colour_jitter(images, strength=1.0, probability=0.8, draw=colour)
     if images.shape[-1] == 3:
-        images = tf.where(_chance(images, 0.2, grey), _greyscale(images), images)
+        images = tf.where(grey.chance(tf.shape(images)[0], 0.2), _greyscale(images), images)
     taps = int((images.shape[1] // 10) / 2)
-    return random_blur(images, taps, sigma=(0.1, 2.0), probability=0.5, seed=blurred)
+    return random_blur(images, taps, sigma=(0.1, 2.0), probability=0.5, draw=blurred)
 
 
-def _mri(images, seed):
-    moved, scanner, blurred, noisy = tf.unstack(tf.random.split(seed, 4))
-    images = random_affine(images, seed=moved)
-    images = scanner_jitter(images, seed=scanner)
+def _mri(images, draw: Draw):
+    moved, scanner, blurred, noisy = draw.split(4)
+    images = random_affine(images, draw=moved)
+    images = scanner_jitter(images, draw=scanner)
     # Up to a pixel of 64, and as much tissue at any other size.
     widest = images.shape[1] / 64
     images = random_blur(
-        images, math.ceil(3 * widest), sigma=(0.1 * widest, widest), probability=0.3, seed=blurred
+        images, math.ceil(3 * widest), sigma=(0.1 * widest, widest), probability=0.3, draw=blurred
     )
-    return random_noise(images, most=0.04, probability=0.5, seed=noisy)
+    return random_noise(images, most=0.04, probability=0.5, draw=noisy)
 
 
-def random_crop(images, *, seed, area=_CROP_AREA, aspect=_CROP_ASPECT, flip: bool = True):
+def random_crop(images, *, draw: Draw, area=_CROP_AREA, aspect=_CROP_ASPECT, flip: bool = True):
     """Crops a random box of each image and resizes it, bicubically, to the image's size.
 
     Boxes are distributed as `tf.image.sample_distorted_bounding_box` draws them: aspect uniform,
@@ -79,7 +81,7 @@ def random_crop(images, *, seed, area=_CROP_AREA, aspect=_CROP_ASPECT, flip: boo
 
     Args:
         images: float32[N, H, W, C].
-        seed: int32[2].
+        draw: of this batch.
         area: least and largest share of the image.
         aspect: least and largest width / height, in pixels.
         flip: also flip left-right half of the images.
@@ -88,18 +90,18 @@ def random_crop(images, *, seed, area=_CROP_AREA, aspect=_CROP_ASPECT, flip: boo
         float32[N, H, W, C]; bicubic weights may overshoot the input's range.
     """
     count, (height, width) = tf.shape(images)[0], images.shape[1:3]
-    seeds = tf.unstack(tf.random.split(seed, 5))
-    ratio = _uniform([count], aspect, seeds[0])
+    draws = draw.split(5)
+    ratio = draws[0].uniform([count], *aspect)
     tallest = tf.minimum(float(height), width / ratio)
     most = tf.minimum(tallest, tf.sqrt(area[1] * height * width / ratio))
     least = tf.minimum(most, tf.sqrt(area[0] * height * width / ratio))
-    rows = least + _uniform([count], (0.0, 1.0), seeds[1]) * (most - least)
+    rows = least + draws[1].uniform([count]) * (most - least)
     columns = rows * ratio
-    top = _uniform([count], (0.0, 1.0), seeds[2]) * (height - rows)
-    left = _uniform([count], (0.0, 1.0), seeds[3]) * (width - columns)
+    top = draws[2].uniform([count]) * (height - rows)
+    left = draws[3].uniform([count]) * (width - columns)
     across = bicubic_weights(left, columns, width)
     if flip:
-        flipped = _chance(images, 0.5, seeds[4])[:, :, :, 0]
+        flipped = draws[4].chance(tf.shape(images)[0], 0.5)[:, :, :, 0]
         across = tf.where(flipped, tf.reverse(across, [1]), across)
     return _separable(images, bicubic_weights(top, rows, height), across)
 
@@ -127,12 +129,14 @@ def bicubic_weights(start, length, size: int):
     return weights / tf.reduce_sum(weights, -1, keepdims=True)
 
 
-def random_affine(images, *, seed, degrees=10.0, shift=0.05, zoom=(0.5, 1.0), aspect=(0.92, 1.08)):
+def random_affine(
+    images, *, draw: Draw, degrees=10.0, shift=0.05, zoom=(0.5, 1.0), aspect=(0.92, 1.08)
+):
     """Flips left-right (p = 0.5), rotates, shifts and zooms each image about its centre.
 
     Args:
         images: float32[N, H, W, C]; what comes from outside is 0, MRI's background.
-        seed: int32[2].
+        draw: of this batch.
         degrees: largest rotation either way.
         shift: largest shift either way, as a share of the side.
         zoom: least and largest share of the image's area that stays in sight.
@@ -142,17 +146,17 @@ def random_affine(images, *, seed, degrees=10.0, shift=0.05, zoom=(0.5, 1.0), as
         float32[N, H, W, C], resampled bilinearly.
     """
     count, (height, width) = tf.shape(images)[0], images.shape[1:3]
-    seeds = tf.unstack(tf.random.split(seed, 6))
-    angle = _uniform([count], (-math.radians(degrees), math.radians(degrees)), seeds[0])
-    scale = tf.sqrt(_uniform([count], zoom, seeds[1]))
-    stretch = tf.sqrt(_uniform([count], aspect, seeds[2]))
-    mirror = 2.0 * tf.cast(_uniform([count], (0.0, 1.0), seeds[3]) < 0.5, tf.float32) - 1.0
+    draws = draw.split(6)
+    angle = draws[0].uniform([count], -math.radians(degrees), math.radians(degrees))
+    scale = tf.sqrt(draws[1].uniform([count], *zoom))
+    stretch = tf.sqrt(draws[2].uniform([count], *aspect))
+    mirror = 2.0 * tf.cast(draws[3].uniform([count]) < 0.5, tf.float32) - 1.0
     # From an output pixel to the input pixel it shows: (a0 x + a1 y + a2, b0 x + b1 y + b2).
     a0, a1 = mirror * scale * stretch * tf.cos(angle), -mirror * scale * stretch * tf.sin(angle)
     b0, b1 = scale / stretch * tf.sin(angle), scale / stretch * tf.cos(angle)
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-    a2 = middle_x + width * _uniform([count], (-shift, shift), seeds[4])
-    b2 = middle_y + height * _uniform([count], (-shift, shift), seeds[5])
+    a2 = middle_x + width * draws[4].uniform([count], -shift, shift)
+    b2 = middle_y + height * draws[5].uniform([count], -shift, shift)
     a2 -= a0 * middle_x + a1 * middle_y
     b2 -= b0 * middle_x + b1 * middle_y
     zeros = tf.zeros_like(a0)
@@ -166,7 +170,7 @@ def random_affine(images, *, seed, degrees=10.0, shift=0.05, zoom=(0.5, 1.0), as
     )
 
 
-def scanner_jitter(images, *, seed, gamma=0.25, brightness=(0.75, 1.1), contrast=0.1):
+def scanner_jitter(images, *, draw: Draw, gamma=0.25, brightness=(0.75, 1.1), contrast=0.1):
     """Varies gamma, brightness and contrast of each image: scanners differ in all three.
 
     Brighter is bounded tighter than darker, since white matter is near the top of the range and
@@ -174,7 +178,7 @@ def scanner_jitter(images, *, seed, gamma=0.25, brightness=(0.75, 1.1), contrast
 
     Args:
         images: float32[N, H, W, C] in [0, 1].
-        seed: int32[2].
+        draw: of this batch.
         gamma: largest absolute logarithm of the exponent.
         brightness: least and largest factor.
         contrast: largest relative change of the distances from the image's mean.
@@ -183,14 +187,14 @@ def scanner_jitter(images, *, seed, gamma=0.25, brightness=(0.75, 1.1), contrast
         float32[N, H, W, C] in [0, 1].
     """
     shape = [tf.shape(images)[0], 1, 1, 1]
-    seeds = tf.unstack(tf.random.split(seed, 3))
-    images = tf.pow(images, tf.exp(_uniform(shape, (-gamma, gamma), seeds[0])))
-    images = images * _uniform(shape, brightness, seeds[1])
-    images = _contrast(images, _uniform(shape, (1 - contrast, 1 + contrast), seeds[2]))
+    draws = draw.split(3)
+    images = tf.pow(images, tf.exp(draws[0].uniform(shape, -gamma, gamma)))
+    images = images * draws[1].uniform(shape, *brightness)
+    images = _contrast(images, draws[2].uniform(shape, 1 - contrast, 1 + contrast))
     return tf.clip_by_value(images, 0.0, 1.0)
 
 
-def colour_jitter(images, *, strength: float, probability: float, seed):
+def colour_jitter(images, *, strength: float, probability: float, draw: Draw):
     """Brightness, contrast, saturation and hue of each image, in an order of its own.
 
     Factors and ranges are the public SimCLR code's (brightness multiplies); values are clipped to
@@ -200,7 +204,7 @@ def colour_jitter(images, *, strength: float, probability: float, seed):
         images: float32[N, H, W, C] in [0, 1], C of 1 or 3.
         strength: s; 0.8 s is the largest change of a factor, 0.2 s of the hue's turn.
         probability: share of the images that are changed.
-        seed: int32[2].
+        draw: of this batch.
 
     Returns:
         float32[N, H, W, C] in [0, 1].
@@ -209,19 +213,19 @@ def colour_jitter(images, *, strength: float, probability: float, seed):
     if images.shape[-1] == 3:
         steps += [_saturation, _hue]
     shape = [tf.shape(images)[0], 1, 1, 1]
-    *seeds, order_seed, chance_seed = tf.unstack(tf.random.split(seed, len(steps) + 2))
+    *draws, order_draw, chance_draw = draw.split(len(steps) + 2)
     around = (max(1 - 0.8 * strength, 0.0), 1 + 0.8 * strength)
     ranges = [around, around, around, (-0.2 * strength, 0.2 * strength)]
-    amounts = [_uniform(shape, bounds, each) for bounds, each in zip(ranges, seeds, strict=False)]
-    order = tf.argsort(_uniform([shape[0], len(steps)], (0.0, 1.0), order_seed))
+    amounts = [each.uniform(shape, *bounds) for bounds, each in zip(ranges, draws, strict=False)]
+    order = tf.argsort(order_draw.uniform([shape[0], len(steps)]))
     jittered = images
     for turn in range(len(steps)):
         jittered = _each_its_step(jittered, order[:, turn], steps, amounts)
         jittered = tf.clip_by_value(jittered, 0.0, 1.0)
-    return tf.where(_chance(images, probability, chance_seed), jittered, images)
+    return tf.where(chance_draw.chance(tf.shape(images)[0], probability), jittered, images)
 
 
-def random_blur(images, taps: int, *, sigma, probability: float, seed):
+def random_blur(images, taps: int, *, sigma, probability: float, draw: Draw):
     """Gaussian blur whose width is each image's own.
 
     Args:
@@ -229,16 +233,18 @@ def random_blur(images, taps: int, *, sigma, probability: float, seed):
         taps: pixels on either side that enter the mean; 0 leaves the images as they are.
         sigma: least and largest standard deviation, in pixels.
         probability: share of the images that are blurred.
-        seed: int32[2].
+        draw: of this batch.
 
     Returns:
         float32[N, H, W, C] in [0, 1].
     """
     if taps == 0:
         return images
-    width_seed, chance_seed = tf.unstack(tf.random.split(seed, 2))
-    widths = _uniform([tf.shape(images)[0]], sigma, width_seed)
-    return tf.where(_chance(images, probability, chance_seed), blur(images, taps, widths), images)
+    width_draw, chance_draw = draw.split(2)
+    widths = width_draw.uniform([tf.shape(images)[0]], *sigma)
+    return tf.where(
+        chance_draw.chance(tf.shape(images)[0], probability), blur(images, taps, widths), images
+    )
 
 
 def blur(images, taps: int, sigma):
@@ -269,22 +275,22 @@ def _gaussian_band(size: int, taps: int, sigma):
     return tf.where(distance <= taps, weights / total, 0.0)
 
 
-def random_noise(images, *, most: float, probability: float, seed):
+def random_noise(images, *, most: float, probability: float, draw: Draw):
     """Adds Gaussian noise whose deviation is each image's own, uniform up to `most`.
 
     Args:
         images: float32[N, H, W, C] in [0, 1].
         most: largest standard deviation.
         probability: share of the images that are changed.
-        seed: int32[2].
+        draw: of this batch.
 
     Returns:
         float32[N, H, W, C] in [0, 1].
     """
-    level_seed, noise_seed, chance_seed = tf.unstack(tf.random.split(seed, 3))
-    level = _uniform([tf.shape(images)[0], 1, 1, 1], (0.0, most), level_seed)
-    level *= tf.cast(_chance(images, probability, chance_seed), tf.float32)
-    noise = tf.random.stateless_normal(tf.shape(images), noise_seed)
+    level_draw, noise_draw, chance_draw = draw.split(3)
+    level = level_draw.uniform([tf.shape(images)[0], 1, 1, 1], 0.0, most)
+    level *= tf.cast(chance_draw.chance(tf.shape(images)[0], probability), tf.float32)
+    noise = noise_draw.normal(tf.unstack(tf.shape(images)))
     return tf.clip_by_value(images + level * noise, 0.0, 1.0)
 
 
@@ -333,12 +339,3 @@ def _hue(images, turn):
 def _greyscale(images):
     grey = tf.reduce_sum(images * tf.constant(_GREY), -1, keepdims=True)
     return tf.broadcast_to(grey, tf.shape(images))
-
-
-def _uniform(shape, bounds, seed):
-    return tf.random.stateless_uniform(shape, seed, *bounds)
-
-
-def _chance(images, probability: float, seed):
-    """bool[N, 1, 1, 1], true with the given probability for each image."""
-    return _uniform([tf.shape(images)[0], 1, 1, 1], (0.0, 1.0), seed) < probability

@@ -55,7 +55,9 @@ class OptimizerSettings(Settings):
     """Optimizer and its schedule: linear warm-up, then cosine decay to zero.
 
     `lr_scaling` turns `learning_rate` into the rate used: `none` leaves it, `linear` multiplies by
-    batch / 256, `sqrt` by the root of the batch (SimCLR, appendix B.1).
+    batch / 256, `sqrt` by the root of the batch (SimCLR, appendix B.1). `sharpness` takes each
+    step's gradient where the loss within `rho` is worst: sharpness-aware minimisation (Foret et al.
+    2021), or its adaptive form (Kwon et al. 2021); twice the work.
     """
 
     name: Literal["lars", "adamw", "sgd"] = "lars"
@@ -64,12 +66,34 @@ class OptimizerSettings(Settings):
     momentum: float = Field(0.9, ge=0.0, lt=1.0)
     weight_decay: float = Field(1e-4, ge=0.0)
     warmup_epochs: float = Field(0.0, ge=0.0)
+    sharpness: Literal["none", "sam", "asam"] = "none"
+    rho: PositiveFloat = 0.05
+
+
+class ExecutionSettings(Settings):
+    """On what a stage computes, and how. Where numbers permit, the outcome is the same.
+
+    `strategy`: one device; every GPU of this machine (`mirrored`; without a GPU, `replicas` parts
+    of the CPU); the workers that `TF_CONFIG` names, as Kubeflow and Vertex AI set it
+    (`multi_worker`); or a TPU. Batches are global: replicas share them, and so do the
+    `accumulate` steps that save memory. `bfloat16` computes in half precision and keeps weights,
+    losses and normalisation statistics in float32. `deterministic` makes two runs on one machine
+    bit-identical, on GPUs too, and is slower there.
+    """
+
+    strategy: Literal["none", "mirrored", "multi_worker", "tpu"] = "none"
+    replicas: PositiveInt | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    xla: bool = False
+    accumulate: PositiveInt = 1
+    deterministic: bool = False
 
 
 class StageSettings(Settings):
     """What the three stages share."""
 
     input: InputSettings = InputSettings()
+    execution: ExecutionSettings = ExecutionSettings()
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 32
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -98,6 +122,8 @@ class PretrainSettings(StageSettings):
     backbone: BackboneSettings = BackboneSettings(width=0.25)
     projection: ProjectionSettings = ProjectionSettings()
     temperature: PositiveFloat = 0.2  # the public code's advice for small batches (its issue 166)
+    # Between them: probes of the features on labelled people, which select nothing; null: never.
+    probe_every_epochs: PositiveInt | None = 5
 
 
 class FinetuneSettings(StageSettings):
@@ -110,9 +136,13 @@ class FinetuneSettings(StageSettings):
     # Projection layers kept below the classifier; SimCLRv2 classifies from the first. Without a
     # base model there is none to keep.
     ft_proj_selector: int = Field(1, ge=0)
-    class_balanced: bool = True
+    # As the public code counts: -1 trains all, 0 freezes the stem, 1 the first group too, …, 4 the
+    # whole backbone. Frozen parts keep their normalisation statistics.
+    fine_tune_after_block: int = Field(-1, ge=-1, le=4)
+    imbalance: Literal["none", "balanced_sampling", "logit_adjustment"] = "balanced_sampling"
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
     early_stopping_patience: PositiveInt | None = None
+    calibrate: bool = True  # scale the temperature of the probabilities on validation people
 
 
 class LiteRTSettings(Settings):
@@ -134,11 +164,14 @@ class DistilSettings(StageSettings):
     stage: Literal["distil"] = "distil"
     epochs: PositiveInt = 20
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=1.0, warmup_epochs=0.5)
+    network: Literal["cnn", "teacher"] = "cnn"  # "teacher": the teacher's own, from scratch
     filters: tuple[PositiveInt, ...] = (16, 32, 64)
     dense: PositiveInt = 64
     temperature: PositiveFloat = 2.0
     alpha: float = Field(0.1, ge=0.0, le=1.0)  # weight of the true labels
     early_stopping_patience: PositiveInt | None = None
+    calibrate: bool = True  # scale the temperature of the probabilities on validation people
+    quantization_epochs: int = Field(0, ge=0)  # further epochs that train for int8, of a cnn
     litert: LiteRTSettings = LiteRTSettings()
 
 

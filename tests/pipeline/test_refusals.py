@@ -82,7 +82,7 @@ def test_a_model_that_knows_one_class_is_refused(tmp_path, cortexflow):
     one_class = (
         'data.phantom.preset="null"',
         "data.phantom.subjects=[60,6,6,6]",
-        "teacher.class_balanced=false",
+        "teacher.imbalance=none",
         "teacher.epochs=6",
         "student.epochs=6",
         "student.alpha=1.0",

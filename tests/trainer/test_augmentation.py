@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from trainer import augmentation
 from trainer.augmentation import augment
+from trainer.draws import Draw
 
 SEED = tf.constant([3, 5])
 
@@ -22,7 +23,7 @@ def scene(count=6, size=48, channels=1):
 @pytest.mark.parametrize("policy", ["none", "simclr", "mri"])
 def test_views_keep_shape_and_range(policy, channels):
     images = np.random.default_rng(0).random((5, 33, 40, channels)).astype(np.float32)
-    view = augment(tf.constant(images), policy, seed=SEED)
+    view = augment(tf.constant(images), policy, draw=Draw(SEED))
     assert view.shape == images.shape
     assert view.dtype == tf.float32
     assert np.isfinite(view).all()
@@ -34,16 +35,16 @@ def test_views_keep_shape_and_range(policy, channels):
 @pytest.mark.parametrize("policy", ["simclr", "mri"])
 def test_equal_seeds_give_equal_views_and_others_do_not(policy):
     images = tf.constant(scene())
-    view = augment(images, policy, seed=SEED)
-    np.testing.assert_array_equal(augment(images, policy, seed=SEED), view)
-    other = augment(images, policy, seed=SEED + 1)
+    view = augment(images, policy, draw=Draw(SEED))
+    np.testing.assert_array_equal(augment(images, policy, draw=Draw(SEED)), view)
+    other = augment(images, policy, draw=Draw(SEED + 1))
     assert np.abs(other - view).max(axis=(1, 2, 3)).min() > 0.01
 
 
 @pytest.mark.parametrize("policy", ["simclr", "mri"])
 def test_every_image_has_parameters_of_its_own(policy):
     images = tf.constant(np.repeat(scene(1), 8, axis=0))
-    views = augment(images, policy, seed=SEED).numpy()
+    views = augment(images, policy, draw=Draw(SEED)).numpy()
     for first in range(8):
         for second in range(first):
             assert np.abs(views[first] - views[second]).max() > 0.01
@@ -53,15 +54,17 @@ def test_every_image_has_parameters_of_its_own(policy):
 def test_graph_with_unknown_batch_gives_the_eager_views(policy):
     images = tf.constant(scene(5, 32))
     traced = tf.function(
-        lambda images, seed: augment(images, policy, seed=seed),
+        lambda images, seed: augment(images, policy, draw=Draw(seed)),
         input_signature=[tf.TensorSpec([None, 32, 32, 1]), tf.TensorSpec([2], tf.int32)],
     )
-    np.testing.assert_allclose(traced(images, SEED), augment(images, policy, seed=SEED), atol=1e-5)
+    np.testing.assert_allclose(
+        traced(images, SEED), augment(images, policy, draw=Draw(SEED)), atol=1e-5
+    )
 
 
 def test_an_unknown_policy_is_refused():
     with pytest.raises(ValueError, match=r"Received: 'mir'\. Use one of"):
-        augment(tf.zeros([1, 8, 8, 1]), "mir", seed=SEED)
+        augment(tf.zeros([1, 8, 8, 1]), "mir", draw=Draw(SEED))
 
 
 def test_blur_equals_the_reference(shared):
@@ -102,7 +105,7 @@ def test_crops_have_the_areas_aspects_and_places_of_the_reference():
     size, count = 64, 4000
     y, x = np.mgrid[:size, :size].astype(np.float32) + 0.5
     plane = tf.constant(np.broadcast_to(np.stack([y, x], -1), (count, size, size, 2)))
-    views = augmentation.random_crop(plane, seed=SEED, flip=False).numpy()
+    views = augmentation.random_crop(plane, draw=Draw(SEED), flip=False).numpy()
     middle = views[:, size // 2 - 8 : size // 2 + 8, size // 2 - 8 : size // 2 + 8]
     rows = (middle[:, -1, 0, 0] - middle[:, 0, 0, 0]) / 15 * size
     columns = (middle[:, 0, -1, 1] - middle[:, 0, 0, 1]) / 15 * size
@@ -137,7 +140,7 @@ def test_crops_have_the_areas_aspects_and_places_of_the_reference():
 
 def test_half_of_the_crops_are_flipped():
     ramp = tf.constant(np.tile(np.linspace(0, 1, 32, dtype=np.float32)[:, None], (2000, 32, 1, 1)))
-    views = augmentation.random_crop(ramp, seed=SEED).numpy()
+    views = augmentation.random_crop(ramp, draw=Draw(SEED)).numpy()
     flipped = views[:, 16, 0, 0] > views[:, 16, -1, 0]
     assert 0.46 < flipped.mean() < 0.54
 
@@ -145,7 +148,7 @@ def test_half_of_the_crops_are_flipped():
 def test_affine_without_freedom_is_the_identity_or_its_mirror():
     images = tf.constant(scene(16))
     moved = augmentation.random_affine(
-        images, seed=SEED, degrees=0, shift=0, zoom=(1, 1), aspect=(1, 1)
+        images, draw=Draw(SEED), degrees=0, shift=0, zoom=(1, 1), aspect=(1, 1)
     ).numpy()
     kept = np.array([np.allclose(a, b, atol=1e-4) for a, b in zip(moved, images, strict=True)])
     mirrored = np.array(
@@ -160,7 +163,7 @@ def test_affine_never_turns_a_brain_over():
     """The bright top stays on top, and in sight, in every view."""
     images = np.zeros((300, 48, 48, 1), np.float32)
     images[:, 8:24, 12:36] = 1
-    views = augmentation.random_affine(tf.constant(images), seed=SEED).numpy()
+    views = augmentation.random_affine(tf.constant(images), draw=Draw(SEED)).numpy()
     upper, lower = views[:, :24].mean(axis=(1, 2, 3)), views[:, 24:].mean(axis=(1, 2, 3))
     assert (upper > 3 * lower).all()
 
@@ -191,16 +194,16 @@ def test_greyscale_and_saturation_and_hue_equal_tensorflows():
 
 def test_colour_jitter_spares_some_images():
     images = tf.constant(np.tile(scene(1, 8), (400, 1, 1, 1)))
-    jittered = augmentation.colour_jitter(images, strength=1.0, probability=0.8, seed=SEED)
+    jittered = augmentation.colour_jitter(images, strength=1.0, probability=0.8, draw=Draw(SEED))
     changed = np.abs(jittered - images).max(axis=(1, 2, 3)) > 0
     assert 0.74 < changed.mean() < 0.86
-    whole = augmentation.colour_jitter(images, strength=0.0, probability=1.0, seed=SEED)
+    whole = augmentation.colour_jitter(images, strength=0.0, probability=1.0, draw=Draw(SEED))
     np.testing.assert_allclose(whole, images, atol=1e-6)
 
 
 def test_noise_is_bounded_and_spares_some_images():
     images = tf.fill([200, 16, 16, 1], 0.5)
-    noisy = augmentation.random_noise(images, most=0.05, probability=0.5, seed=SEED).numpy()
+    noisy = augmentation.random_noise(images, most=0.05, probability=0.5, draw=Draw(SEED)).numpy()
     spread = noisy.std(axis=(1, 2, 3))
     assert 0.4 < (spread == 0).mean() < 0.6
     assert 0.03 < spread.max() < 0.056
@@ -208,7 +211,7 @@ def test_noise_is_bounded_and_spares_some_images():
 
 def test_an_empty_slice_stays_black():
     images = tf.zeros([16, 32, 32, 1])
-    np.testing.assert_array_equal(augmentation.scanner_jitter(images, seed=SEED), images)
+    np.testing.assert_array_equal(augmentation.scanner_jitter(images, draw=Draw(SEED)), images)
 
 
 def test_each_image_takes_the_step_chosen_for_it():
@@ -218,3 +221,12 @@ def test_each_image_takes_the_step_chosen_for_it():
     chosen = tf.constant([1, 0, 1, 1])
     result = augmentation._each_its_step(images, chosen, steps, amounts)
     assert result[:, 0, 0, 0].numpy().tolist() == [1.0, 0.5, -1.0, -2.0]
+
+
+@pytest.mark.parametrize("policy", ["simclr", "mri"])
+def test_a_part_of_a_batch_sees_what_the_whole_would(policy):
+    """Replicas share a batch: an image's view must not depend on who makes it."""
+    images = tf.constant(np.random.default_rng(0).random((6, 32, 32, 3)).astype(np.float32))
+    whole = augment(images, policy, draw=Draw(SEED))
+    part = augment(images[2:5], policy, draw=Draw(SEED, first=2, total=6))
+    np.testing.assert_allclose(part, whole[2:5], atol=1e-6)

@@ -15,8 +15,10 @@ from trainer.architectures import StudentArchitecture
 from trainer.augmentation import augment
 from trainer.bundle import Bundle
 from trainer.config import DistilSettings
+from trainer.draws import Draw
 from trainer.errors import StageError
 from trainer.examples import Examples
+from trainer.execution import Execution
 from trainer.loop import Training, Workspace
 from trainer.losses import DistillationLoss
 from trainer.optimizers import build_optimizer
@@ -56,31 +58,29 @@ def distil(
     architecture = StudentArchitecture(
         filters=settings.filters, dense=settings.dense, classes=len(classes)
     )
-    model = architectures.build("student", architecture, settings.input, settings.seed)
+    execution = Execution(settings.execution)
     batch = sampling.batch_of(len(examples), settings.batch_size)
-    optimizer = build_optimizer(
-        settings.optimizer,
-        model=model,
-        steps_per_epoch=-(-len(examples) // batch),
-        epochs=settings.epochs,
-        batch_size=batch,
-    )
+    with execution.scope():
+        model = architectures.build("student", architecture, settings.input, settings.seed)
+        optimizer = build_optimizer(
+            settings.optimizer,
+            model=model,
+            steps_per_epoch=-(-len(examples) // batch),
+            epochs=settings.epochs,
+            batch_size=batch,
+        )
     distillation_loss = DistillationLoss(settings.temperature, settings.alpha)
     levels, labels = tf.constant(examples.images), tf.constant(examples.labels)
     plain = settings.augmentation == "none"
     answers = tf.constant(validation.predictor(teacher)(examples.images)) if plain else None
 
-    @tf.function
-    def step(indices: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = augment(scale(tf.gather(levels, indices)), settings.augmentation, seed=seed)
+    def objective(indices: tf.Tensor, draw: Draw) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        images = augment(scale(tf.gather(levels, indices)), settings.augmentation, draw=draw)
         wanted = tf.gather(answers, indices) if plain else teacher(images, training=False)
-        with tf.GradientTape() as tape:
-            logits = model(images, training=True)
-            loss = distillation_loss(tf.gather(labels, indices), logits, wanted)
-        variables = model.trainable_variables
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        logits = model(images, training=True)
+        loss = distillation_loss(tf.gather(labels, indices), logits, wanted)
         agreed = tf.argmax(logits, axis=1) == tf.argmax(wanted, axis=1)
-        return {"loss": loss, "teacher_agreement": tf.reduce_mean(tf.cast(agreed, tf.float32))}
+        return loss, {"teacher_agreement": tf.reduce_mean(tf.cast(agreed, tf.float32))}
 
     training = Training(
         stage="distil",
@@ -89,7 +89,7 @@ def distil(
         epochs=settings.epochs,
         seed=settings.seed,
         batches=lambda random: sampling.shuffled(len(examples), batch, random),
-        step=step,
+        step=execution.compile(model, optimizer, objective),
         validate=validation.validator(model, held_out),
         score=validation.score,
         patience=settings.early_stopping_patience,

@@ -10,8 +10,10 @@ from trainer.architectures import Teacher, TeacherArchitecture
 from trainer.augmentation import augment
 from trainer.bundle import Bundle
 from trainer.config import FinetuneSettings, ProjectionSettings
+from trainer.draws import Draw
 from trainer.errors import StageError
 from trainer.examples import Examples
+from trainer.execution import Execution
 from trainer.loop import Training, Workspace
 from trainer.optimizers import build_optimizer
 from trainer.preprocessing import scale
@@ -47,35 +49,33 @@ def finetune(
     """
     examples, held_out = examples.labelled(), held_out.labelled()
     architecture = _architecture(settings, len(classes), base)
-    model = architectures.build("teacher", architecture, settings.input, settings.seed)
-    if base is not None:
-        _transfer(base, model, classes)
+    execution = Execution(settings.execution)
     batch = sampling.batch_of(len(examples), settings.batch_size)
-    optimizer = build_optimizer(
-        settings.optimizer,
-        model=model,
-        steps_per_epoch=-(-len(examples) // batch),
-        epochs=settings.epochs,
-        batch_size=batch,
-    )
+    with execution.scope():
+        model = architectures.build("teacher", architecture, settings.input, settings.seed)
+        if base is not None:
+            _transfer(base, model, classes)
+        optimizer = build_optimizer(
+            settings.optimizer,
+            model=model,
+            steps_per_epoch=-(-len(examples) // batch),
+            epochs=settings.epochs,
+            batch_size=batch,
+        )
     levels, labels = tf.constant(examples.images), tf.constant(examples.labels)
 
-    @tf.function
-    def step(indices: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = augment(scale(tf.gather(levels, indices)), settings.augmentation, seed=seed)
+    def objective(indices: tf.Tensor, draw: Draw) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        images = augment(scale(tf.gather(levels, indices)), settings.augmentation, draw=draw)
         truth = tf.gather(labels, indices)
-        with tf.GradientTape() as tape:
-            logits = model(images, training=True)
-            loss = losses.weighted_cross_entropy(
-                truth, logits, label_smoothing=settings.label_smoothing
-            )
-        variables = model.trainable_variables
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        logits = model(images, training=True)
+        loss = losses.weighted_cross_entropy(
+            truth, logits, label_smoothing=settings.label_smoothing
+        )
         guesses = tf.argmax(logits, axis=1, output_type=truth.dtype)
-        return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(guesses == truth, tf.float32))}
+        return loss, {"accuracy": tf.reduce_mean(tf.cast(guesses == truth, tf.float32))}
 
     def batches(random: np.random.Generator) -> np.ndarray:
-        if settings.class_balanced:
+        if settings.imbalance == "balanced_sampling":
             return sampling.balanced(examples.labels, batch, random)
         return sampling.shuffled(len(examples), batch, random)
 
@@ -86,7 +86,7 @@ def finetune(
         epochs=settings.epochs,
         seed=settings.seed,
         batches=batches,
-        step=step,
+        step=execution.compile(model, optimizer, objective),
         validate=validation.validator(model, held_out),
         score=validation.score,
         patience=settings.early_stopping_patience,

@@ -6,8 +6,10 @@ from trainer import architectures, loop, losses, sampling
 from trainer.architectures import EncoderArchitecture
 from trainer.augmentation import augment
 from trainer.config import PretrainSettings
+from trainer.draws import Draw
 from trainer.errors import TrainingDataError
 from trainer.examples import Examples
+from trainer.execution import Execution
 from trainer.loop import Training, Workspace
 from trainer.optimizers import build_optimizer
 from trainer.preprocessing import scale
@@ -34,31 +36,26 @@ def pretrain(settings: PretrainSettings, examples: Examples, workspace: Workspac
     """
     _check(settings, examples)
     architecture = EncoderArchitecture(backbone=settings.backbone, projection=settings.projection)
-    model = architectures.build("encoder", architecture, settings.input, settings.seed)
+    execution = Execution(settings.execution)
     batch = sampling.batch_of(len(examples), settings.batch_size)
-    optimizer = build_optimizer(
-        settings.optimizer,
-        model=model,
-        steps_per_epoch=len(examples) // batch,
-        epochs=settings.epochs,
-        batch_size=batch,
-    )
+    with execution.scope():
+        model = architectures.build("encoder", architecture, settings.input, settings.seed)
+        optimizer = build_optimizer(
+            settings.optimizer,
+            model=model,
+            steps_per_epoch=len(examples) // batch,
+            epochs=settings.epochs,
+            batch_size=batch,
+        )
     levels = tf.constant(examples.images)
 
-    @tf.function
-    def step(indices: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def objective(indices: tf.Tensor, draw: Draw) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         images = scale(tf.gather(levels, indices))
-        seeds = tf.random.split(seed, 2)
-        views = [augment(images, settings.augmentation, seed=seeds[side]) for side in range(2)]
-        with tf.GradientTape() as tape:
-            # One pass over both views, so that batch normalisation cannot tell them apart.
-            projections = model(tf.concat(views, axis=0), training=True)["projections"]
-            first, second = tf.split(projections, 2)
-            loss = losses.nt_xent(first, second, settings.temperature)
-        variables = model.trainable_variables
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        return {
-            "loss": loss,
+        views = [augment(images, settings.augmentation, draw=each) for each in draw.split(2)]
+        # One pass over both views, so that batch normalisation cannot tell them apart.
+        projections = model(tf.concat(views, axis=0), training=True)["projections"]
+        first, second = tf.split(projections, 2)
+        return losses.nt_xent(first, second, settings.temperature), {
             "contrastive_accuracy": losses.contrastive_accuracy(first, second),
             "projection_spread": _spread(projections),
         }
@@ -70,7 +67,7 @@ def pretrain(settings: PretrainSettings, examples: Examples, workspace: Workspac
         epochs=settings.epochs,
         seed=settings.seed,
         batches=lambda random: sampling.shuffled_whole(len(examples), batch, random),
-        step=step,
+        step=execution.compile(model, optimizer, objective),
         checkpoint_every_epochs=settings.checkpoint_every_epochs,
     )
     return Trained("encoder", model, architecture, loop.run(training, workspace))
