@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
-from trainer.config import ExecutionSettings
+from trainer.config import ExecutionSettings, InputSettings, Settings
 from trainer.draws import Draw
 
 # (`int32[rows]` indices of images, source of randomness) → (loss, other scalars to be told)
@@ -28,6 +28,21 @@ class Execution:
 
     def __init__(self, settings: ExecutionSettings):
         self.settings = settings
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes what the workers share: states, logs, the model."""
+        return True
+
+    def any_worker(self, flag: bool) -> bool:
+        """Whether any worker raises the flag; all workers must ask, and all hear the same."""
+        return flag
+
+    def release(
+        self, kind: str, architecture: Settings, settings: InputSettings, model: keras.Model
+    ) -> keras.Model:
+        """The trained network as it is kept: float32, of no strategy, with the same weights."""
+        return model
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:

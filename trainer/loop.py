@@ -10,7 +10,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,9 @@ import tensorflow as tf
 
 from trainer import checkpointing
 from trainer.checkpointing import TrainingState
+from trainer.config import ExecutionSettings
 from trainer.errors import TrainingDiverged
+from trainer.execution import Execution, Step
 
 LOG = logging.getLogger(__name__)
 
@@ -70,9 +72,11 @@ class Training:
         epochs: how many at most.
         seed: of all draws.
         batches: draws an epoch's order: generator → `int32[steps, batch]` indices of images.
-        step: one update: (`int32[batch]` indices, `int32[2]` seed) → scalars, among them `loss`.
+        step: one update.
         validate: the model's metrics on held-out people, among them `val_loss`; `None` keeps the
             last epoch instead of the best.
+        execution: where its steps are computed.
+        observe: what is measured after the epoch of the given number besides; selects nothing.
         score: metrics → what to maximise, compared entry by entry.
         patience: epochs without a better score before stopping; `None` never stops.
         checkpoint_every_epochs: how often the state is saved, besides at the end.
@@ -84,8 +88,10 @@ class Training:
     epochs: int
     seed: int
     batches: Callable[[np.random.Generator], np.ndarray]
-    step: Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
+    step: Step
+    execution: Execution = field(default_factory=lambda: Execution(ExecutionSettings()))
     validate: Callable[[], Metrics] | None = None
+    observe: Callable[[int], Metrics] | None = None
     score: Callable[[Metrics], list[float]] | None = None
     patience: int | None = None
     checkpoint_every_epochs: int = 1
@@ -147,6 +153,8 @@ def _epoch(training: Training, epoch: int) -> Metrics:
     if training.validate is not None:
         metrics |= training.validate()
         _check_finite(training.stage, metrics, "val_loss")
+    if training.observe is not None:
+        metrics |= training.observe(epoch + 1)
     return metrics | {"seconds": seconds, "images_per_second": batches.size / seconds}
 
 

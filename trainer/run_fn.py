@@ -120,11 +120,11 @@ def train_and_export(job: Job, progress: loop.Progress = loop.log_progress) -> T
         checkpointing.make_room(checkpoints)
     workspace = Workspace(checkpoints, job.logs, progress)
     train = examples.read(job.train_files, settings.input, job.classes)
-    held_out = None
+    held_out = examples.read(job.eval_files, settings.input, job.classes)
     if isinstance(settings, PretrainSettings):
-        trained = pretrain(settings, train, workspace)
+        trained = pretrain(settings, train, held_out, workspace)
     else:
-        held_out = examples.read(job.eval_files, settings.input, job.classes).labelled()
+        held_out = held_out.labelled()
         stage = finetune if isinstance(settings, FinetuneSettings) else distil
         trained = stage(
             settings, train, held_out, classes=job.classes, base=base, workspace=workspace

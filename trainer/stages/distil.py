@@ -90,12 +90,15 @@ def distil(
         seed=settings.seed,
         batches=lambda random: sampling.shuffled(len(examples), batch, random),
         step=execution.compile(model, optimizer, objective),
+        execution=execution,
         validate=validation.validator(model, held_out),
         score=validation.score,
         patience=settings.early_stopping_patience,
         checkpoint_every_epochs=settings.checkpoint_every_epochs,
     )
-    return Trained("student", model, architecture, loop.run(training, workspace))
+    history = loop.run(training, workspace)
+    kept = execution.release("student", architecture, settings.input, model)
+    return Trained("student", kept, architecture, history)
 
 
 def _teacher(settings: DistilSettings, classes: Sequence[str], base: Bundle | None):

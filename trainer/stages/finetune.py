@@ -87,12 +87,15 @@ def finetune(
         seed=settings.seed,
         batches=batches,
         step=execution.compile(model, optimizer, objective),
+        execution=execution,
         validate=validation.validator(model, held_out),
         score=validation.score,
         patience=settings.early_stopping_patience,
         checkpoint_every_epochs=settings.checkpoint_every_epochs,
     )
-    return Trained("teacher", model, architecture, loop.run(training, workspace))
+    history = loop.run(training, workspace)
+    kept = execution.release("teacher", architecture, settings.input, model)
+    return Trained("teacher", kept, architecture, history)
 
 
 def _architecture(

@@ -16,12 +16,18 @@ from trainer.preprocessing import scale
 from trainer.stages.trained import Trained
 
 
-def pretrain(settings: PretrainSettings, examples: Examples, workspace: Workspace) -> Trained:
+def pretrain(
+    settings: PretrainSettings,
+    examples: Examples,
+    held_out: Examples,
+    workspace: Workspace,
+) -> Trained:
     """Trains an encoder on images alone.
 
     Args:
         settings: the stage's.
         examples: images with or without labels; labels are not looked at.
+        held_out: examples of other people, for probes alone; without labels there are none.
         workspace: where state and logs go.
 
     Returns:
@@ -68,9 +74,12 @@ def pretrain(settings: PretrainSettings, examples: Examples, workspace: Workspac
         seed=settings.seed,
         batches=lambda random: sampling.shuffled_whole(len(examples), batch, random),
         step=execution.compile(model, optimizer, objective),
+        execution=execution,
         checkpoint_every_epochs=settings.checkpoint_every_epochs,
     )
-    return Trained("encoder", model, architecture, loop.run(training, workspace))
+    history = loop.run(training, workspace)
+    kept = execution.release("encoder", architecture, settings.input, model)
+    return Trained("encoder", kept, architecture, history)
 
 
 def _check(settings: PretrainSettings, examples: Examples) -> None:
