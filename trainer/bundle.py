@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveFloat, ValidationError
 
 from trainer import architectures
 from trainer.config import InputSettings, Settings
@@ -35,6 +35,10 @@ class Description(Settings):
         classes: names in the order of the outputs; empty for an encoder.
         severity: the classes in ordinal order, or `None`.
         stage: the settings it was trained with, for the record.
+        temperature: probabilities are `softmax(logits / temperature)`; 1 in bundles that do not
+            name it.
+        calibration: what the temperature did to log-loss and calibration error on the people it
+            was fitted on (`trainer.calibration.calibrated`); empty where none was fitted.
     """
 
     format: int = FORMAT
@@ -44,6 +48,8 @@ class Description(Settings):
     classes: tuple[str, ...] = ()
     severity: tuple[str, ...] | None = None
     stage: dict[str, Any] = Field(default_factory=dict)
+    temperature: PositiveFloat = 1.0
+    calibration: dict[str, float] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

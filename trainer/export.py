@@ -25,10 +25,16 @@ class Servable(tf.Module):
             attribute of the loaded SavedModel.
     """
 
-    def __init__(self, model: keras.Model, settings: InputSettings, classes: Sequence[str]):
+    def __init__(
+        self,
+        model: keras.Model,
+        settings: InputSettings,
+        classes: Sequence[str],
+        temperature: float = 1.0,
+    ):
         super().__init__(name="servable")
         self._settings = settings
-        self._model_call = _inference(model)
+        self._model_call = _inference(model, temperature)
         # Keras' wrappers stay behind: what is saved holds plain variables only.
         self.weights = [weight.value for weight in model.weights]
         self.class_names = tf.Variable(
@@ -51,20 +57,25 @@ class Servable(tf.Module):
 
 
 def save(
-    folder: Path, model: keras.Model, settings: InputSettings, classes: Sequence[str] = ()
+    folder: Path,
+    model: keras.Model,
+    settings: InputSettings,
+    classes: Sequence[str] = (),
+    temperature: float = 1.0,
 ) -> None:
     """Writes the SavedModel.
 
-    A classifier gives `probabilities` and `logits`, `float32[N, C]`; an encoder gives
-    `embeddings: float32[N, D]`.
+    A classifier gives `logits` and `probabilities`, which are `softmax(logits / temperature)`, both
+    `float32[N, C]`; an encoder gives `embeddings: float32[N, D]`.
 
     Args:
         folder: written beside its place and renamed there, replacing what was there.
         model: of any kind in `trainer.architectures.KINDS`.
         settings: what the network sees.
         classes: class names in the order of the outputs; empty for an encoder.
+        temperature: of the softmax (`trainer.calibration`), above 0.
     """
-    servable = Servable(model, settings, classes)
+    servable = Servable(model, settings, classes, temperature)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -80,12 +91,12 @@ def save(
     partial.rename(folder)
 
 
-def _inference(model: keras.Model):
+def _inference(model: keras.Model, temperature: float):
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = model(images, training=False)
         if isinstance(outputs, dict):
             return {"embeddings": outputs["embeddings"]}
         logits = tf.cast(outputs, tf.float32)
-        return {"probabilities": tf.nn.softmax(logits), "logits": logits}
+        return {"probabilities": tf.nn.softmax(logits / temperature), "logits": logits}
 
     return answer

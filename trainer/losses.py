@@ -113,6 +113,24 @@ def balanced_class_weights(counts: Sequence[int]) -> np.ndarray:
     return (shares / present.sum()).astype(np.float32)
 
 
+def log_priors(labels: Sequence[int], classes: int) -> np.ndarray:
+    """Logarithm of each class's share, to be added to the logits while training.
+
+    The network then learns logits for equally frequent classes: logit adjustment (Menon et al.
+    2021, "Long-tail learning via logit adjustment", with tau = 1).
+
+    Args:
+        labels: int[N] in [0, classes), all labelled.
+        classes: C.
+
+    Returns:
+        float32[C]. A class without an image counts as if it had one: its share stays above zero,
+        and the loss still teaches that it is not seen.
+    """
+    counts = np.maximum(np.bincount(np.asarray(labels), minlength=classes), 1)
+    return np.log(counts / counts.sum()).astype(np.float32)
+
+
 def weighted_cross_entropy(labels, logits, *, class_weights=None, label_smoothing: float = 0.0):
     """Mean cross-entropy over the labelled examples.
 

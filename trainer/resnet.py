@@ -16,7 +16,7 @@ from keras import layers, ops
 from trainer.config import BackboneSettings
 from trainer.normalization import batch_norm
 
-_BLOCKS = {
+BLOCKS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
@@ -24,8 +24,8 @@ _BLOCKS = {
     152: (3, 8, 36, 3),
     200: (3, 24, 36, 3),
 }
-_BASIC_DEPTHS = (18, 34)
-_SMALLEST_SELECTION = 32  # least width of a selective kernel's bottleneck
+BASIC_DEPTHS = (18, 34)
+SMALLEST_SELECTION = 32  # least width of a selective kernel's bottleneck
 
 NamedLayer = tuple[str, layers.Layer]
 
@@ -126,7 +126,7 @@ class SelectiveKernel(layers.Layer):
 
     def __init__(self, filters: int, strides: int, sk_ratio: float, **kwargs):
         super().__init__(**kwargs)
-        reduced = max(int(filters * sk_ratio), _SMALLEST_SELECTION)
+        reduced = max(int(filters * sk_ratio), SMALLEST_SELECTION)
         self.conv = FixedPaddingConvolution(2 * filters, 3, strides)
         self.norm = batch_norm()
         self.reduce = FixedPaddingConvolution(reduced, 1)
@@ -249,7 +249,7 @@ class ResNet(keras.Model):
 
     def __init__(self, settings: BackboneSettings, **kwargs):
         super().__init__(**kwargs)
-        bottleneck = settings.depth not in _BASIC_DEPTHS
+        bottleneck = settings.depth not in BASIC_DEPTHS
         base = max(round(64 * settings.width), 1)
         self.stem = Stem(base, kind=settings.stem, deep=settings.sk_ratio > 0)
         self.groups = [
@@ -263,9 +263,10 @@ class ResNet(keras.Model):
                 )
                 for position in range(count)
             ]
-            for group, count in enumerate(_BLOCKS[settings.depth])
+            for group, count in enumerate(BLOCKS[settings.depth])
         ]
         self.features = base * 8 * (4 if bottleneck else 1)
+        self._frozen_groups = -1
 
     def call(self, images, training=False):
         """Encodes images.
@@ -280,13 +281,33 @@ class ResNet(keras.Model):
         """
         endpoints = {}
         endpoints["initial_conv"], x = self.stem(images, training=training)
+        x = self._cut(x, 0)
         endpoints["initial_max_pool"] = x
         for number, group in enumerate(self.groups, start=1):
             for block in group:
                 x = block(x, training=training)
+            x = self._cut(x, number)
             endpoints[f"block_group{number}"] = x
         endpoints["final_avg_pool"] = ops.mean(x, axis=(1, 2))
         return endpoints
+
+    def freeze(self, after_block: int) -> None:
+        """Keeps the first parts as they are, in training too: weights and moving statistics.
+
+        A frozen part normalises by its moving statistics, and no gradient is computed below the
+        last of them. (The public TF2 code lets frozen parts update their statistics.)
+
+        Args:
+            after_block: -1 freezes nothing, 0 the stem, 1 to 4 the stem and as many groups.
+        """
+        self._frozen_groups = after_block
+        if after_block >= 0:
+            blocks = (block for group in self.groups[:after_block] for block in group)
+            for layer in (self.stem, *blocks):
+                layer.trainable = False
+
+    def _cut(self, x, number: int):
+        return ops.stop_gradient(x) if number == self._frozen_groups else x
 
     def reference_layers(self) -> Iterator[NamedLayer]:
         """Yields `(TF2 object path, layer)` in the public code's creation order."""

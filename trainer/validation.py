@@ -20,16 +20,28 @@ def predictor(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
         A function from `uint8[N, S, S, C]` to logits `float32[N, classes]`; no augmentation, moving
         statistics.
     """
+    return in_batches(lambda levels: model(preprocessing.scale(levels), training=False))
 
-    @tf.function(reduce_retracing=True)
-    def forward(levels: tf.Tensor) -> tf.Tensor:
-        return model(preprocessing.scale(levels), training=False)
 
-    def predict(images: np.ndarray) -> np.ndarray:
-        starts = range(0, len(images), BATCH)
-        return np.concatenate([forward(images[at : at + BATCH]).numpy() for at in starts])
+def in_batches(forward: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[np.ndarray], np.ndarray]:
+    """Compiles a function of tensors into one of arrays of any length, row for row.
 
-    return predict
+    Returns:
+        A function from `[N, …]`, N ≥ 1, to `float32[N, …]`.
+    """
+
+    @tf.function
+    def answer(rows: tf.Tensor) -> tf.Tensor:
+        return tf.cast(forward(rows), tf.float32)
+
+    def answers(rows: np.ndarray) -> np.ndarray:
+        # One trace for batches of any length: tracing a ResNet costs a second and more.
+        traced = answer.get_concrete_function(tf.TensorSpec((None, *rows.shape[1:]), rows.dtype))
+        starts = range(0, len(rows), BATCH)
+        batches = (tf.constant(rows[at : at + BATCH]) for at in starts)
+        return np.concatenate([traced(batch).numpy() for batch in batches])
+
+    return answers
 
 
 def validator(model: keras.Model, examples: Examples) -> Callable[[], dict[str, float]]:
@@ -37,6 +49,25 @@ def validator(model: keras.Model, examples: Examples) -> Callable[[], dict[str, 
 
     Args:
         model: the classifier.
+        examples: as `measured` takes them.
+
+    Returns:
+        A function without arguments to what `measured` tells of the present model.
+
+    Raises:
+        TrainingDataError: as `measured`.
+    """
+    predict = predictor(model)
+    return measured(lambda: predict(examples.images), examples)
+
+
+def measured(
+    answer: Callable[[], np.ndarray], examples: Examples
+) -> Callable[[], dict[str, float]]:
+    """Prepares the measurement of whatever gives logits for a fixed set of examples.
+
+    Args:
+        answer: gives the present logits of the examples, `float32[N, classes]`.
         examples: labelled; with subject ids, probabilities are averaged per person first.
 
     Returns:
@@ -51,11 +82,9 @@ def validator(model: keras.Model, examples: Examples) -> Callable[[], dict[str, 
             f"The validation split holds {len(examples)} examples of one class; choosing the best "
             "epoch needs two classes or more. Raise the validation fraction."
         )
-    predict = predictor(model)
 
     def validate() -> dict[str, float]:
-        logits = predict(examples.images).astype(np.float64)
-        log_probabilities = log_softmax(logits)
+        log_probabilities = log_softmax(answer().astype(np.float64))
         chosen = log_probabilities[np.arange(len(examples)), examples.labels]
         return {"val_loss": float(-chosen.mean())} | _judged(np.exp(log_probabilities), examples)
 

@@ -1,23 +1,34 @@
-"""The teacher: a pretrained backbone learns the classes (SimCLRv2, section 2.2)."""
+"""The teacher: a pretrained backbone learns the classes (SimCLRv2, section 2.2).
 
+All of it learns, or what stands above `fine_tune_after_block`. Where the whole backbone is frozen
+and images are not augmented, its features cannot change: they are computed once, and an epoch costs
+the products of a few small matrices.
+"""
+
+import logging
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import architectures, loop, losses, sampling, validation
-from trainer.architectures import Teacher, TeacherArchitecture
+from trainer import architectures, calibration, loop, losses, sampling, validation
+from trainer.architectures import Classifier, Teacher, TeacherArchitecture
 from trainer.augmentation import augment
 from trainer.bundle import Bundle
 from trainer.config import FinetuneSettings, ProjectionSettings
 from trainer.draws import Draw
 from trainer.errors import StageError
 from trainer.examples import Examples
-from trainer.execution import Execution
+from trainer.execution import Execution, Objective, Prepare
 from trainer.loop import Training, Workspace
 from trainer.optimizers import build_optimizer
 from trainer.preprocessing import scale
 from trainer.stages.trained import Trained
+
+LOG = logging.getLogger(__name__)
+
+WHOLE_BACKBONE = 4  # of `fine_tune_after_block`
 
 
 def finetune(
@@ -48,13 +59,13 @@ def finetune(
         TrainingDiverged: the loss stopped being a number.
     """
     examples, held_out = examples.labelled(), held_out.labelled()
-    architecture = _architecture(settings, len(classes), base)
     execution = Execution(settings.execution)
     batch = sampling.batch_of(len(examples), settings.batch_size)
+    cached = features_are_constant(settings)
     with execution.scope():
-        model = architectures.build("teacher", architecture, settings.input, settings.seed)
-        if base is not None:
-            _transfer(base, model, classes)
+        teacher = beginning(settings, classes, base)
+        # What is trained is what is saved for resumption: of a cached training the classifier.
+        model = teacher.classifier if cached else teacher
         optimizer = build_optimizer(
             settings.optimizer,
             model=model,
@@ -62,23 +73,19 @@ def finetune(
             epochs=settings.epochs,
             batch_size=batch,
         )
-    levels, labels = tf.constant(examples.images), tf.constant(examples.labels)
-
-    def objective(indices: tf.Tensor, draw: Draw) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        images = augment(scale(tf.gather(levels, indices)), settings.augmentation, draw=draw)
-        truth = tf.gather(labels, indices)
-        logits = model(images, training=True)
-        loss = losses.weighted_cross_entropy(
-            truth, logits, label_smoothing=settings.label_smoothing
-        )
-        guesses = tf.argmax(logits, axis=1, output_type=truth.dtype)
-        return loss, {"accuracy": tf.reduce_mean(tf.cast(guesses == truth, tf.float32))}
+    if cached:
+        features = validation.in_batches(lambda levels: teacher.features(scale(levels)))
+        shown = features(examples.images)
+        validate = _cached_validator(teacher.classifier, features(held_out.images), held_out)
+    else:
+        shown, validate = examples.images, validation.validator(teacher, held_out)
 
     def batches(random: np.random.Generator) -> np.ndarray:
         if settings.imbalance == "balanced_sampling":
             return sampling.balanced(examples.labels, batch, random)
         return sampling.shuffled(len(examples), batch, random)
 
+    prepare, objective = _costs(settings, model, shown, examples.labels, len(classes))
     training = Training(
         stage="finetune",
         model=model,
@@ -86,16 +93,90 @@ def finetune(
         epochs=settings.epochs,
         seed=settings.seed,
         batches=batches,
-        step=execution.compile(model, optimizer, objective),
+        step=execution.compile(
+            model, optimizer, objective, prepare=prepare, follow=settings.optimizer
+        ),
         execution=execution,
-        validate=validation.validator(model, held_out),
+        validate=validate,
         score=validation.score,
         patience=settings.early_stopping_patience,
         checkpoint_every_epochs=settings.checkpoint_every_epochs,
     )
     history = loop.run(training, workspace)
-    kept = execution.release("teacher", architecture, settings.input, model)
-    return Trained("teacher", kept, architecture, history)
+    kept = execution.release("teacher", teacher.architecture, settings.input, teacher)
+    trained = Trained("teacher", kept, teacher.architecture, history)
+    return calibration.calibrated(trained, held_out) if settings.calibrate else trained
+
+
+def features_are_constant(settings: FinetuneSettings) -> bool:
+    """Whether the classifier sees the same features of an image in every epoch."""
+    if settings.fine_tune_after_block < WHOLE_BACKBONE:
+        return False
+    if settings.augmentation != "none":
+        LOG.info(
+            "The backbone is frozen, but augmentation %r shows it new views of each image, so its "
+            "features are computed at every step. With augmentation=none they are computed once.",
+            settings.augmentation,
+        )
+        return False
+    return True
+
+
+def beginning(settings: FinetuneSettings, classes: Sequence[str], base: Bundle | None) -> Teacher:
+    """The teacher before its first step: built, weights taken over, frozen as settings ask.
+
+    Args:
+        settings: the stage's.
+        classes: class names.
+        base: an encoder or an earlier teacher. A teacher's head is taken over where it names the
+            same classes in the same order and stands on the same layer; else a head starts anew.
+
+    Raises:
+        StageError: settings and base model do not fit.
+    """
+    architecture = _architecture(settings, len(classes), base)
+    teacher = architectures.build("teacher", architecture, settings.input, settings.seed)
+    if base is not None:
+        _transfer(base, teacher, classes)
+    teacher.backbone.freeze(settings.fine_tune_after_block)
+    return teacher
+
+
+def _costs(
+    settings: FinetuneSettings,
+    model: keras.Model,
+    shown: np.ndarray,
+    truths: np.ndarray,
+    classes: int,
+) -> tuple[Prepare, Objective]:
+    """What a batch is, and what it costs.
+
+    `shown` is `uint8[N, S, S, C]` for a teacher, features for a classifier.
+    """
+    rows, labels = tf.constant(shown), tf.constant(truths)
+    adjusted = settings.imbalance == "logit_adjustment"
+    adjustment = losses.log_priors(truths, classes) if adjusted else np.float32(0)
+
+    def prepare(indices: tf.Tensor, draw: Draw) -> tuple[tf.Tensor, tf.Tensor]:
+        batch = tf.gather(rows, indices)
+        if not isinstance(model, Classifier):
+            batch = augment(scale(batch), settings.augmentation, draw=draw)
+        return batch, tf.gather(labels, indices)
+
+    def objective(batch: tf.Tensor, truth: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        logits = model(batch, training=True)
+        loss = losses.weighted_cross_entropy(
+            truth, logits + adjustment, label_smoothing=settings.label_smoothing
+        )
+        guesses = tf.argmax(logits, axis=1, output_type=truth.dtype)
+        return loss, {"accuracy": tf.reduce_mean(tf.cast(guesses == truth, tf.float32))}
+
+    return prepare, objective
+
+
+def _cached_validator(classifier: Classifier, features: np.ndarray, examples: Examples):
+    classify = validation.in_batches(lambda rows: classifier(rows, training=False))
+    return validation.measured(lambda: classify(features), examples)
 
 
 def _architecture(
@@ -107,6 +188,12 @@ def _architecture(
             raise StageError(
                 "Fine-tuning without a base model needs `backbone` (received None). Connect a "
                 "pretraining stage, or set teacher.backbone to train from scratch."
+            )
+        if settings.fine_tune_after_block >= 0:
+            raise StageError(
+                f"fine_tune_after_block={settings.fine_tune_after_block} keeps a base model's "
+                "lower layers, but there is no base model, so they would stay random. Connect a "
+                "pretraining stage, or set fine_tune_after_block=-1 to train from scratch."
             )
         return TeacherArchitecture(backbone=settings.backbone, classes=classes)
     if base.description.kind not in ("encoder", "teacher"):
@@ -132,14 +219,16 @@ def _architecture(
 
 
 def _projection(base: Bundle, selector: int) -> ProjectionSettings:
-    projection: ProjectionSettings = base.model.architecture.projection
-    available = projection.layers if base.model.projection is not None else 0
+    projection: ProjectionSettings | None = base.model.architecture.projection
+    has_layers = projection is not None and base.model.projection is not None
+    available = projection.layers if has_layers else 0
     if selector > available:
+        advice = f"Choose 0 to {available}." if available else "Choose 0: it has no such head."
         raise StageError(
             f"ft_proj_selector={selector}, but the base model has {available} projection layers. "
-            f"Choose 0 to {available}."
+            f"{advice}"
         )
-    return projection
+    return projection or ProjectionSettings()
 
 
 def _transfer(base: Bundle, model: Teacher, classes: Sequence[str]) -> None:
@@ -147,13 +236,17 @@ def _transfer(base: Bundle, model: Teacher, classes: Sequence[str]) -> None:
     _copy(base.model.backbone, model.backbone)
     if model.projection is not None:
         _copy(base.model.projection, model.projection)
-    same_head = (
-        base.description.kind == "teacher"
-        and base.description.classes == tuple(classes)
-        and base.model.architecture.ft_proj_selector == model.architecture.ft_proj_selector
-    )
-    if same_head:
+    if base.description.kind != "teacher":
+        return
+    known, selector = base.description.classes, base.model.architecture.ft_proj_selector
+    if known == tuple(classes) and selector == model.architecture.ft_proj_selector:
         _copy(base.model.head, model.head)
+        return
+    LOG.info(
+        "The head starts anew: the base model's tells %s from projection layer %d, this one %s "
+        "from %d",
+        list(known), selector, list(classes), model.architecture.ft_proj_selector,
+    )  # fmt: skip
 
 
 def _copy(source, target) -> None:

@@ -1,6 +1,6 @@
 """What every stage hands back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -17,9 +17,15 @@ class Trained:
         model: with the weights to keep.
         architecture: from which it can be built again.
         history: one dict per epoch.
+        temperature: divides the logits before the softmax.
+        calibration: what the temperature does (`trainer.calibration.calibrated`).
+        quantized: a student's copy trained for int8 (`trainer.quantization.QuantizedStudent`).
     """
 
     kind: str
     model: keras.Model
     architecture: Settings
     history: list[dict[str, Any]]
+    temperature: float = 1.0
+    calibration: dict[str, float] = field(default_factory=dict)
+    quantized: keras.Model | None = None
