@@ -9,6 +9,7 @@ They are data: they travel as JSON from the pipeline's config to `trainer.run_fn
 machine or on a cluster. A field left out takes its default; a field misspelt is an error.
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -98,8 +99,12 @@ class StageSettings(Settings):
     batch_size: PositiveInt = 32
     optimizer: OptimizerSettings = OptimizerSettings()
     augmentation: Literal["none", "mri", "simclr"] = "mri"
+    # Of `simclr` alone: strength 0 leaves colours as they are, grey among them.
+    color_jitter_strength: float = Field(1.0, ge=0.0)
+    use_blur: bool = True
     seed: int = Field(0, ge=0)
     checkpoint_every_epochs: PositiveInt = 1
+    checkpoint_every_seconds: PositiveFloat = 300.0  # within an epoch: the most that a kill costs
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> "StageSettings":
@@ -109,6 +114,17 @@ class StageSettings(Settings):
                 f"{self.optimizer.warmup_epochs} and {self.epochs}). Lower the one or raise the "
                 "other"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _policy_listens(self) -> "StageSettings":
+        fields = type(self).model_fields
+        for name in ("color_jitter_strength", "use_blur"):
+            if self.augmentation != "simclr" and getattr(self, name) != fields[name].default:
+                raise ValueError(
+                    f"{name} has no effect with augmentation={self.augmentation!r} (received "
+                    f"{getattr(self, name)}). Set augmentation to simclr, or leave {name} out"
+                )
         return self
 
 
@@ -130,6 +146,9 @@ class FinetuneSettings(StageSettings):
     """Supervised fine-tuning of a pretrained backbone: the teacher."""
 
     stage: Literal["finetune"] = "finetune"
+    # As the public code: with labels, `simclr` crops and flips alone.
+    color_jitter_strength: float = Field(0.0, ge=0.0)
+    use_blur: bool = False
     backbone: BackboneSettings | None = None  # None: the base model's; set to train from scratch
     epochs: PositiveInt = 12
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=0.5, warmup_epochs=0.5)
@@ -162,17 +181,46 @@ class DistilSettings(StageSettings):
     """Distillation of the teacher into a small CNN: the student."""
 
     stage: Literal["distil"] = "distil"
+    color_jitter_strength: float = Field(0.0, ge=0.0)
+    use_blur: bool = False
     epochs: PositiveInt = 20
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=1.0, warmup_epochs=0.5)
-    network: Literal["cnn", "teacher"] = "cnn"  # "teacher": the teacher's own, from scratch
-    filters: tuple[PositiveInt, ...] = (16, 32, 64)
+    # "cnn": `trainer.student.Student`, made of the next four; "teacher": the teacher's own network,
+    # from scratch (self-distillation).
+    network: Literal["cnn", "teacher"] = "cnn"
+    filters: tuple[PositiveInt, ...] = Field((16, 32, 64), min_length=1)
     dense: PositiveInt = 64
+    pools: tuple[PositiveInt, ...] | None = None  # of each stage, 1 for none; null: 2 everywhere
+    cells: PositiveInt = 4  # sides of the grid of averages below the dense layers; 1: global
     temperature: PositiveFloat = 2.0
     alpha: float = Field(0.1, ge=0.0, le=1.0)  # weight of the true labels
     early_stopping_patience: PositiveInt | None = None
     calibrate: bool = True  # scale the temperature of the probabilities on validation people
     quantization_epochs: int = Field(0, ge=0)  # further epochs that train for int8, of a cnn
     litert: LiteRTSettings = LiteRTSettings()
+
+    @model_validator(mode="after")
+    def _network_fits(self) -> "DistilSettings":
+        if self.network != "cnn":
+            if self.quantization_epochs:
+                raise ValueError(
+                    "quantization_epochs trains a cnn only (received "
+                    f"{self.quantization_epochs} with network={self.network!r}). Set it to 0; the "
+                    "int8 file is then made by calibration alone"
+                )
+            return self
+        pools = self.pools or (2,) * len(self.filters)
+        if len(pools) != len(self.filters):
+            raise ValueError(
+                f"pools needs one entry for each of filters (received {len(pools)} and "
+                f"{len(self.filters)}). Write 1 for a stage without pooling"
+            )
+        if math.prod(pools) > self.input.image_size:
+            raise ValueError(
+                f"pools divide each side by {math.prod(pools)}, which leaves nothing of "
+                f"input.image_size={self.input.image_size}. Pool less, or take fewer filters"
+            )
+        return self
 
 
 AnyStage = Annotated[

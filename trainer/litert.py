@@ -1,18 +1,26 @@
 """The student as LiteRT files, in float and in int8, each checked against the SavedModel's model.
 
 Both take what the network sees, `float32[1, S, S, C]` in [0, 1], and give `float32[1, classes]`
-probabilities, so that a caller swaps one file for the other without a change; the int8 file
-converts at its two ends and computes in integers between (its softmax has steps of 1/256).
+probabilities, those of the SavedModel with its temperature, so that a caller swaps one file for the
+other without a change; the int8 file converts at its two ends and computes in integers between (its
+softmax has steps of 1/256).
+
+The int8 file's ranges come from calibration images, after training. A `QuantizedStudent`, which was
+trained to be rounded, brings weights and ranges of its own: the int8 file is then made of it, and
+the check tells what calibration alone would have given. The float file and the SavedModel stay the
+student's.
 
 The network goes through a SavedModel of its own: converting a Keras 3 model or an unfrozen
 function aborts the whole process on TensorFlow 2.16.
 """
 
+import contextlib
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,6 +30,8 @@ from trainer.config import InputSettings, LiteRTSettings
 from trainer.errors import ConversionError
 from trainer.examples import Examples
 from trainer.preprocessing import scale
+from trainer.quantization import QuantizedStudent
+from trainer.sampling import spread
 from trainer.validation import log_softmax, predictor
 
 TIE = 0.02  # of probability; int8's softmax has steps of 1/256, so a smaller lead decides nothing
@@ -37,7 +47,9 @@ def export(
     input_settings: InputSettings,
     calibration: Examples,
     held_out: Examples,
-) -> dict[str, dict[str, float]]:
+    temperature: float = 1.0,
+    quantized: QuantizedStudent | None = None,
+) -> dict[str, dict[str, Any]]:
     """Writes both files and what their check measured (`check.json`).
 
     Args:
@@ -47,21 +59,28 @@ def export(
         input_settings: what the network sees.
         calibration: training examples, whose activations set the int8 ranges.
         held_out: validation examples for the check.
+        temperature: probabilities are `softmax(logits / temperature)`.
+        quantized: the model's copy trained for int8, if there is one.
 
     Returns:
-        Per file name: what `compare` measures, and `bytes`.
+        Per file name: what `compare` measures, and `bytes`. With `quantized`, the int8 file's also
+        has `post_training`: what `compare` measures of the file that calibration alone gives.
 
     Raises:
         ConversionError: a file's answers differ from the model's by more than `settings` allow.
     """
     shown = spread(calibration, settings.calibration_images)
     checked = held_out.select(spread(held_out, settings.checked_images))
-    wanted = np.exp(log_softmax(predictor(model)(checked.images)))
-    files = convert(model, input_settings, calibration.images[shown])
-    report = {}
+    wanted = np.exp(log_softmax(predictor(model)(checked.images) / temperature))
+    images = scale(checked.images).numpy()
+    files = convert(model, input_settings, calibration.images[shown], temperature)
+    report: dict[str, dict[str, Any]] = {INT8: {}}
+    if quantized is not None:
+        report[INT8]["post_training"] = compare(wanted, predict(files[INT8], images))
+        files[INT8] = convert_quantized(quantized, input_settings)
     for name, content in files.items():
-        received = predict(content, scale(checked.images).numpy())
-        report[name] = {**compare(wanted, received), "bytes": len(content)}
+        measured = compare(wanted, predict(content, images))
+        report[name] = {**measured, "bytes": len(content), **report.get(name, {})}
     check(report, settings)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -71,57 +90,59 @@ def export(
     return report
 
 
-def spread(examples: Examples, count: int) -> np.ndarray:
-    """Picks examples of as many people as there are: one slice of each, then a second, and so on.
-
-    Returns:
-        `int[min(count, N)]` positions; the middle slice of a person comes first.
-    """
-    subjects = examples.subjects
-    if subjects is None:
-        return np.linspace(0, len(examples) - 1, min(count, len(examples))).round().astype(int)
-    _, person = np.unique(subjects.astype(str), return_inverse=True)
-    turn = np.zeros(len(examples), dtype=int)
-    for number in range(person.max() + 1):
-        slices = np.flatnonzero(person == number)
-        from_middle = np.argsort(np.abs(np.arange(len(slices)) - len(slices) // 2), kind="stable")
-        turn[slices[from_middle]] = np.arange(len(slices))
-    return np.lexsort((person, turn))[:count]
-
-
 def convert(
-    model: keras.Model, settings: InputSettings, calibration: np.ndarray
+    model: keras.Model,
+    settings: InputSettings,
+    calibration: np.ndarray,
+    temperature: float = 1.0,
 ) -> dict[str, bytes]:
-    """Converts a classifier.
+    """Converts a classifier, to int8 by calibration.
 
     Args:
         model: the classifier.
         settings: what it sees.
         calibration: `uint8[M, S, S, C]`, M ≥ 1.
+        temperature: probabilities are `softmax(logits / temperature)`.
 
     Returns:
         File name → content.
     """
-    size, channels = settings.image_size, settings.channels
-
-    @tf.function(input_signature=[tf.TensorSpec((1, size, size, channels), name="images")])
-    def probabilities(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": tf.nn.softmax(model(images, training=False))}
 
     def samples() -> Iterator[list[tf.Tensor]]:
         for levels in calibration:
             yield [scale(levels[None])]
 
-    module = tf.Module()
-    module.weights = [weight.value for weight in model.weights]
-    with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures=probabilities)
+    with _saved(model, settings, temperature) as folder:
         exact = tf.lite.TFLiteConverter.from_saved_model(folder)
         quantised = tf.lite.TFLiteConverter.from_saved_model(folder)
         quantised.optimizations = [tf.lite.Optimize.DEFAULT]
         quantised.representative_dataset = samples
         quantised.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         return {FLOAT: exact.convert(), INT8: quantised.convert()}
+
+
+def convert_quantized(network: QuantizedStudent, settings: InputSettings) -> bytes:
+    """Converts a student trained for int8; scales and zero points follow from its ranges."""
+    with _saved(network, settings) as folder:
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        return converter.convert()
+
+
+@contextlib.contextmanager
+def _saved(model: keras.Model, settings: InputSettings, temperature: float = 1.0) -> Iterator[str]:
+    """Writes what is converted, one image to its probabilities, as a SavedModel for a while."""
+    size, channels = settings.image_size, settings.channels
+
+    @tf.function(input_signature=[tf.TensorSpec((1, size, size, channels), name="images")])
+    def probabilities(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": tf.nn.softmax(model(images, training=False) / temperature)}
+
+    module = tf.Module()
+    module.weights = [weight.value for weight in model.weights]
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures=probabilities)
+        yield folder
 
 
 def predict(content: bytes, images: np.ndarray) -> np.ndarray:
@@ -165,7 +186,7 @@ def compare(wanted: np.ndarray, received: np.ndarray) -> dict[str, float]:
     }
 
 
-def check(report: dict[str, dict[str, float]], settings: LiteRTSettings) -> None:
+def check(report: dict[str, dict[str, Any]], settings: LiteRTSettings) -> None:
     """Refuses files that answer differently.
 
     Raises:

@@ -120,11 +120,12 @@ def train_and_export(job: Job, progress: loop.Progress = loop.log_progress) -> T
         checkpointing.make_room(checkpoints)
     workspace = Workspace(checkpoints, job.logs, progress)
     train = examples.read(job.train_files, settings.input, job.classes)
-    held_out = examples.read(job.eval_files, settings.input, job.classes)
     if isinstance(settings, PretrainSettings):
+        # People held out are for probes alone, which images without labels do without.
+        held_out = examples.read_if_any(job.eval_files, settings.input, job.classes)
         trained = pretrain(settings, train, held_out, workspace)
     else:
-        held_out = held_out.labelled()
+        held_out = examples.read(job.eval_files, settings.input, job.classes).labelled()
         stage = finetune if isinstance(settings, FinetuneSettings) else distil
         trained = stage(
             settings, train, held_out, classes=job.classes, base=base, workspace=workspace
@@ -145,7 +146,7 @@ def _checkpoints(job: Job, base: Bundle | None) -> Path | None:
 def _export(job: Job, trained: Trained, train: Examples, held_out: Examples | None) -> None:
     settings: StageSettings = job.settings
     classes: Sequence[str] = () if trained.kind == "encoder" else job.classes
-    export.save(job.serving_model_dir, trained.model, settings.input, classes)
+    export.save(job.serving_model_dir, trained.model, settings.input, classes, trained.temperature)
     if isinstance(settings, DistilSettings):
         litert.export(
             job.serving_model_dir / "litert",
@@ -154,6 +155,8 @@ def _export(job: Job, trained: Trained, train: Examples, held_out: Examples | No
             input_settings=settings.input,
             calibration=train,
             held_out=held_out,
+            temperature=trained.temperature,
+            quantized=trained.quantized,
         )
     description = Description(
         kind=trained.kind,
@@ -162,6 +165,8 @@ def _export(job: Job, trained: Trained, train: Examples, held_out: Examples | No
         classes=tuple(classes),
         severity=job.severity if classes else None,
         stage=settings.model_dump(mode="json"),
+        temperature=trained.temperature,
+        calibration=trained.calibration,
     )
     bundle.save(
         bundle.beside(str(job.serving_model_dir)), trained.model, description, trained.history

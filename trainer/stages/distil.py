@@ -1,18 +1,18 @@
 """The student: a small CNN learns to answer as the teacher does (SimCLRv2, section 2.3).
 
+Or a network like the teacher's own learns it, from scratch: self-distillation.
+
 Teacher and student see the same augmented view, which teaches more than answers given once to the
-plain image (Beyer et al. 2022, "A good teacher is patient and consistent"), and the teacher's
-forward pass costs little beside the student's update at these sizes. Without augmentation the
-answers cannot change, so they are computed once.
+plain image (Beyer et al. 2022, "A good teacher is patient and consistent"). Without augmentation
+the answers cannot change, so they are computed once.
 """
 
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-from trainer import architectures, loop, sampling, validation
-from trainer.architectures import StudentArchitecture
-from trainer.augmentation import augment
+from trainer import architectures, augmentation, calibration, loop, sampling, validation
+from trainer.architectures import StudentArchitecture, TeacherArchitecture
 from trainer.bundle import Bundle
 from trainer.config import DistilSettings
 from trainer.draws import Draw
@@ -23,6 +23,7 @@ from trainer.loop import Training, Workspace
 from trainer.losses import DistillationLoss
 from trainer.optimizers import build_optimizer
 from trainer.preprocessing import scale
+from trainer.stages.quantize import quantize
 from trainer.stages.trained import Trained
 
 
@@ -35,7 +36,7 @@ def distil(
     base: Bundle | None,
     workspace: Workspace,
 ) -> Trained:
-    """Trains a small CNN on the teacher's outputs, and a little on the true labels.
+    """Trains a student on the teacher's outputs, and a little on the true labels.
 
     Args:
         settings: the stage's.
@@ -46,22 +47,23 @@ def distil(
         workspace: where state and logs go.
 
     Returns:
-        The student of the epoch with the best macro AUC over validation people.
+        The student of the epoch with the best macro AUC over validation people. Its kind is
+        `student`, or `teacher` where it has the teacher's network.
 
     Raises:
         StageError: there is no teacher, or it has other classes or another input.
         TrainingDataError: no examples, or validation examples of one class only.
         TrainingDiverged: the loss stopped being a number.
     """
-    teacher = _teacher(settings, classes, base)
+    base = _checked(settings, classes, base)
     held_out = held_out.labelled()
-    architecture = StudentArchitecture(
-        filters=settings.filters, dense=settings.dense, classes=len(classes)
-    )
     execution = Execution(settings.execution)
+    kind, architecture = _architecture(settings, len(classes), base)
     batch = sampling.batch_of(len(examples), settings.batch_size)
     with execution.scope():
-        model = architectures.build("student", architecture, settings.input, settings.seed)
+        teacher = architectures.build("teacher", base.model.architecture, settings.input)
+        teacher.set_weights(base.model.get_weights())
+        model = architectures.build(kind, architecture, settings.input, settings.seed)
         optimizer = build_optimizer(
             settings.optimizer,
             model=model,
@@ -72,16 +74,23 @@ def distil(
     distillation_loss = DistillationLoss(settings.temperature, settings.alpha)
     levels, labels = tf.constant(examples.images), tf.constant(examples.labels)
     plain = settings.augmentation == "none"
-    answers = tf.constant(validation.predictor(teacher)(examples.images)) if plain else None
+    answers = tf.constant(validation.predictor(base.model)(examples.images)) if plain else None
 
-    def objective(indices: tf.Tensor, draw: Draw) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        images = augment(scale(tf.gather(levels, indices)), settings.augmentation, draw=draw)
+    def views(indices: tf.Tensor, draw: Draw) -> tuple[tf.Tensor, ...]:
+        images = augmentation.of(settings)(scale(tf.gather(levels, indices)), draw)
         wanted = tf.gather(answers, indices) if plain else teacher(images, training=False)
-        logits = model(images, training=True)
-        loss = distillation_loss(tf.gather(labels, indices), logits, wanted)
-        agreed = tf.argmax(logits, axis=1) == tf.argmax(wanted, axis=1)
-        return loss, {"teacher_agreement": tf.reduce_mean(tf.cast(agreed, tf.float32))}
+        return images, tf.gather(labels, indices), wanted
 
+    def objective(
+        images: tf.Tensor, truth: tf.Tensor, wanted: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        logits = model(images, training=True)
+        agreed = tf.argmax(logits, axis=1) == tf.argmax(wanted, axis=1)
+        return distillation_loss(truth, logits, wanted), {
+            "teacher_agreement": tf.reduce_mean(tf.cast(agreed, tf.float32))
+        }
+
+    step = execution.compile(model, optimizer, objective, prepare=views, follow=settings.optimizer)
     training = Training(
         stage="distil",
         model=model,
@@ -89,7 +98,7 @@ def distil(
         epochs=settings.epochs,
         seed=settings.seed,
         batches=lambda random: sampling.shuffled(len(examples), batch, random),
-        step=execution.compile(model, optimizer, objective),
+        step=step,
         execution=execution,
         validate=validation.validator(model, held_out),
         score=validation.score,
@@ -97,11 +106,30 @@ def distil(
         checkpoint_every_epochs=settings.checkpoint_every_epochs,
     )
     history = loop.run(training, workspace)
-    kept = execution.release("student", architecture, settings.input, model)
-    return Trained("student", kept, architecture, history)
+    kept = execution.release(kind, architecture, settings.input, model)
+    trained = Trained(kind, kept, architecture, history)
+    if settings.calibrate:
+        trained = calibration.calibrated(trained, held_out)
+    if settings.quantization_epochs:
+        trained = quantize(settings, trained, examples, held_out, progress=workspace.progress)
+    return trained
 
 
-def _teacher(settings: DistilSettings, classes: Sequence[str], base: Bundle | None):
+def _architecture(
+    settings: DistilSettings, classes: int, base: Bundle
+) -> tuple[str, StudentArchitecture | TeacherArchitecture]:
+    if settings.network == "teacher":
+        return "teacher", base.model.architecture
+    return "student", StudentArchitecture(
+        filters=settings.filters,
+        dense=settings.dense,
+        pools=settings.pools,
+        cells=settings.cells,
+        classes=classes,
+    )
+
+
+def _checked(settings: DistilSettings, classes: Sequence[str], base: Bundle | None) -> Bundle:
     if base is None:
         raise StageError(
             "Distillation needs a teacher (received no base model). Connect the student to the "
@@ -119,4 +147,4 @@ def _teacher(settings: DistilSettings, classes: Sequence[str], base: Bundle | No
             f"The teacher sees {base.description.input}, the student {settings.input}. "
             "Set both to the same input."
         )
-    return base.model
+    return base
