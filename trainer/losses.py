@@ -142,6 +142,8 @@ def weighted_cross_entropy(labels, logits, *, class_weights=None, label_smoothin
 
     Returns:
         float32 scalar, the weighted sum divided by the number of labelled examples; 0 without any.
+        Inside a replica context of several replicas the number is the mean over them, so that the
+        mean of their losses is the loss of the whole batch, wherever its labels lie.
     """
     logits = tf.cast(logits, tf.float32)
     labels = tf.cast(labels, tf.int32)
@@ -151,11 +153,18 @@ def weighted_cross_entropy(labels, logits, *, class_weights=None, label_smoothin
     targets = tf.one_hot(safe, classes) * (1.0 - label_smoothing)
     targets += label_smoothing / tf.cast(classes, tf.float32)
     weights = tf.cast(labelled, tf.float32)
-    count = tf.reduce_sum(weights)
+    count = _mean_over_replicas(tf.reduce_sum(weights))
     if class_weights is not None:
         weights *= tf.gather(tf.cast(class_weights, tf.float32), safe)
     losses = tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits)
     return tf.math.divide_no_nan(tf.reduce_sum(weights * losses), count)
+
+
+def _mean_over_replicas(number):
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return number
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, number)
 
 
 class DistillationLoss:
