@@ -8,9 +8,11 @@ other steps (dynamic groups, projective transform): keep `augment` out of a `jit
 """
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
+from trainer.config import StageSettings
 from trainer.draws import Draw
 
 POLICIES = ("none", "simclr", "mri")
@@ -20,12 +22,27 @@ _CROP_ASPECT = (3 / 4, 4 / 3)
 _GREY = (0.2989, 0.587, 0.114)  # luma weights of ITU-R BT.601
 
 
-def augment(images, policy: str, *, draw: Draw):
+def of(settings: StageSettings) -> Callable[[tf.Tensor, Draw], tf.Tensor]:
+    """A stage's augmentation: (`float32[N, H, W, C]` images, draw) → as many views."""
+
+    def view(images: tf.Tensor, draw: Draw) -> tf.Tensor:
+        return augment(
+            images,
+            settings.augmentation,
+            draw=draw,
+            strength=settings.color_jitter_strength,
+            blurred=settings.use_blur,
+        )
+
+    return view
+
+
+def augment(images, policy: str, *, draw: Draw, strength: float = 1.0, blurred: bool = True):
     """One random view of each image.
 
     `simclr` is the public SimCLR code's: crop of 8 to 100 % resized bicubically, left-right flip,
-    colour jitter of strength 1 (p = 0.8), grey (p = 0.2), blur (p = 0.5). On one channel, where
-    they do nothing, hue, saturation and grey are left out. Blur has its own width per image.
+    colour jitter (p = 0.8), grey (p = 0.2), blur (p = 0.5). On one channel, where they do nothing,
+    hue, saturation and grey are left out. Blur has its own width per image.
 
     `mri` is for brains registered to an atlas: left-right flip, small rotation, shift and zoom
     (no vertical flip: anatomy has an up), gamma, brightness and contrast of the scanner, mild
@@ -35,6 +52,8 @@ def augment(images, policy: str, *, draw: Draw):
         images: float32[N, H, W, C] in [0, 1], C of 1 or 3.
         policy: "none", "simclr" or "mri".
         draw: of this batch and view.
+        strength: of `simclr`'s colour jitter, its s; 0 leaves out jitter and grey.
+        blurred: whether `simclr` blurs.
 
     Returns:
         float32[N, H, W, C] in [0, 1].
@@ -45,20 +64,21 @@ def augment(images, policy: str, *, draw: Draw):
     if policy == "none":
         return images
     if policy == "simclr":
-        return _simclr(images, draw)
+        return _simclr(images, draw, strength, blurred)
     if policy == "mri":
         return _mri(images, draw)
     raise ValueError(f"Unknown augmentation policy. Received: {policy!r}. Use one of {POLICIES}.")
 
 
-def _simclr(images, draw: Draw):
-    crop, colour, grey, blurred = draw.split(4)
+def _simclr(images, draw: Draw, strength: float, blurred: bool):
+    crop, colour, grey, widths = draw.split(4)
     images = tf.clip_by_value(random_crop(images, draw=crop), 0.0, 1.0)
-    images = colour_jitter(images, strength=1.0, probability=0.8, draw=colour)
-    if images.shape[-1] == 3:
-        images = tf.where(grey.chance(tf.shape(images)[0], 0.2), _greyscale(images), images)
-    taps = int((images.shape[1] // 10) / 2)
-    return random_blur(images, taps, sigma=(0.1, 2.0), probability=0.5, draw=blurred)
+    if strength > 0:
+        images = colour_jitter(images, strength=strength, probability=0.8, draw=colour)
+        if images.shape[-1] == 3:
+            images = tf.where(grey.chance(tf.shape(images)[0], 0.2), _greyscale(images), images)
+    taps = int((images.shape[1] // 10) / 2) if blurred else 0
+    return random_blur(images, taps, sigma=(0.1, 2.0), probability=0.5, draw=widths)
 
 
 def _mri(images, draw: Draw):

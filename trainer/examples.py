@@ -74,22 +74,24 @@ def read(patterns: Sequence[str], settings: InputSettings, classes: Sequence[str
             some labelled examples carry a subject id and others do not.
     """
     files = match(patterns)
-    batches = [
-        batch.as_numpy_iterator()
-        for compression in ("GZIP", "")
-        if (batch := _dataset(files, compression, settings)) is not None
-    ]
-    parts = [part for batch in batches for part in batch]
-    if not parts:
+    found = _read(files, settings, classes)
+    if found is None:
         raise TrainingDataError(
             f"No examples in {len(files)} file(s): {_abbreviate(files)}. Import images first, or "
             "check that the split is not empty."
         )
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    order = _canonical_order(*columns)
-    images, labels, subjects, _ = (column[order] for column in columns)
-    _check_labels(labels, classes)
-    return Examples(images, labels.astype(np.int32), _subjects(subjects, labels))
+    return found
+
+
+def read_if_any(
+    patterns: Sequence[str], settings: InputSettings, classes: Sequence[str]
+) -> Examples | None:
+    """As `read`, but `None` where no file matches or no example is in them.
+
+    Raises:
+        TrainingDataError: the examples that there are cannot be trained on.
+    """
+    return _read(_matching(patterns), settings, classes)
 
 
 def match(patterns: Sequence[str]) -> list[str]:
@@ -98,7 +100,7 @@ def match(patterns: Sequence[str]) -> list[str]:
     Raises:
         TrainingDataError: there is none.
     """
-    files = sorted({file for pattern in patterns for file in tf.io.gfile.glob(pattern)})
+    files = _matching(patterns)
     if not files:
         raise TrainingDataError(
             f"No files match {list(patterns)}. Check the span's folder and the split's name."
@@ -113,6 +115,26 @@ def identity(patterns: Sequence[str]) -> list[tuple[str, str]]:
     when it runs again.
     """
     return [("/".join(PurePath(file).parts[-2:]), _digest(file)) for file in match(patterns)]
+
+
+def _matching(patterns: Sequence[str]) -> list[str]:
+    return sorted({file for pattern in patterns for file in tf.io.gfile.glob(pattern)})
+
+
+def _read(files: Sequence[str], settings: InputSettings, classes: Sequence[str]) -> Examples | None:
+    batches = [
+        batch.as_numpy_iterator()
+        for compression in ("GZIP", "")
+        if (batch := _dataset(files, compression, settings)) is not None
+    ]
+    parts = [part for batch in batches for part in batch]
+    if not parts:
+        return None
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    order = _canonical_order(*columns)
+    images, labels, subjects, _ = (column[order] for column in columns)
+    _check_labels(labels, classes)
+    return Examples(images, labels.astype(np.int32), _subjects(subjects, labels))
 
 
 def _digest(file: str) -> str:

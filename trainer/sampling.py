@@ -1,6 +1,8 @@
-"""The order in which an epoch visits its images."""
+"""The order in which an epoch visits its images, and which stand for all of them."""
 
 import numpy as np
+
+from trainer.examples import Examples
 
 
 def batch_of(examples: int, wanted: int) -> int:
@@ -61,3 +63,28 @@ def balanced(labels: np.ndarray, batch: int, random: np.random.Generator) -> np.
     # Row by row each class appears once, so that every batch is balanced, not only the epoch.
     order = random.permuted(np.stack(columns, axis=1), axis=1).reshape(-1)
     return order[: steps * batch].reshape(steps, batch).astype(np.int32)
+
+
+def spread(examples: Examples, count: int, random: np.random.Generator | None = None) -> np.ndarray:
+    """Picks examples of as many people as there are: one slice of each, then a second, and so on.
+
+    Args:
+        examples: one or more.
+        count: how many at most.
+        random: draws which people come first; without it, the first by their ids.
+
+    Returns:
+        `int[min(count, N)]` positions; the middle slice of a person comes first.
+    """
+    if examples.subjects is None:
+        return np.linspace(0, len(examples) - 1, min(count, len(examples))).round().astype(int)
+    _, person, slices = np.unique(
+        examples.subjects.astype(str), return_inverse=True, return_counts=True
+    )
+    within = np.arange(len(person)) - np.repeat(np.cumsum(slices) - slices, slices)
+    place, turn = np.empty_like(person), np.empty_like(person)
+    place[np.argsort(person, kind="stable")] = within
+    turn[np.lexsort((place, np.abs(place - slices[person] // 2), person))] = within
+    if random is not None:
+        person = random.permutation(len(slices))[person]
+    return np.lexsort((person, turn))[:count]

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from trainer import augmentation
 from trainer.augmentation import augment
+from trainer.config import FinetuneSettings, PretrainSettings
 from trainer.draws import Draw
 
 SEED = tf.constant([3, 5])
@@ -230,3 +231,29 @@ def test_a_part_of_a_batch_sees_what_the_whole_would(policy):
     whole = augment(images, policy, draw=Draw(SEED))
     part = augment(images[2:5], policy, draw=Draw(SEED, first=2, total=6))
     np.testing.assert_allclose(part, whole[2:5], atol=1e-6)
+
+
+def test_strength_and_blur_of_simclr_are_the_stages():
+    """Without jitter and blur a view of a flat grey-green image is that image."""
+    flat = tf.tile(tf.constant([0.3, 0.5, 0.4]), [32 * 64 * 64])
+    images = tf.reshape(flat, [32, 64, 64, 3])
+    settings = FinetuneSettings(augmentation="simclr")
+    np.testing.assert_allclose(augmentation.of(settings)(images, Draw(SEED)), images, atol=1e-6)
+
+    def largest_change(strength):
+        chosen = PretrainSettings(
+            augmentation="simclr", color_jitter_strength=strength, use_blur=False
+        )
+        views = augmentation.of(chosen)(images, Draw(SEED)).numpy()
+        return np.abs(views.max(axis=-1) - 0.5).max()
+
+    assert largest_change(0.1) < 0.15 < largest_change(1.0)
+    blurred = PretrainSettings(augmentation="simclr", color_jitter_strength=0.0)
+    views = augmentation.of(blurred)(images, Draw(SEED)).numpy()
+    dark_edges = views[:, 0, 0, 1] < 0.49  # zeros lie outside of what is blurred
+    assert 0.2 < dark_edges.mean() < 0.7
+
+
+def test_strength_without_the_policy_that_listens_is_refused():
+    with pytest.raises(ValueError, match="has no effect with augmentation='mri'"):
+        PretrainSettings(color_jitter_strength=0.5)

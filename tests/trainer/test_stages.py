@@ -83,7 +83,7 @@ def test_history_tells_loss_rate_and_speed_of_every_epoch(chain):
 def test_pretraining_watches_for_collapse(chain):
     for entry in history(chain["encoder"]):
         assert 0.0 <= entry["contrastive_accuracy"] <= 1.0
-        assert 0.1 < entry["projection_spread"] < 1.1
+        assert 0.02 < entry["embedding_std"] < 1.1
 
 
 def test_pretrained_encoder_is_served_as_embeddings(chain, held_out):

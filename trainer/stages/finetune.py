@@ -12,9 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import architectures, calibration, loop, losses, sampling, validation
+from trainer import architectures, augmentation, calibration, loop, losses, sampling, validation
 from trainer.architectures import Classifier, Teacher, TeacherArchitecture
-from trainer.augmentation import augment
 from trainer.bundle import Bundle
 from trainer.config import FinetuneSettings, ProjectionSettings
 from trainer.draws import Draw
@@ -160,7 +159,7 @@ def _costs(
     def prepare(indices: tf.Tensor, draw: Draw) -> tuple[tf.Tensor, tf.Tensor]:
         batch = tf.gather(rows, indices)
         if not isinstance(model, Classifier):
-            batch = augment(scale(batch), settings.augmentation, draw=draw)
+            batch = augmentation.of(settings)(scale(batch), draw)
         return batch, tf.gather(labels, indices)
 
     def objective(batch: tf.Tensor, truth: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:

@@ -1,16 +1,18 @@
 """SimCLR: an encoder that learns which two views are of one slice (Chen et al. 2020)."""
 
+from collections.abc import Callable
+
+import keras
 import tensorflow as tf
 
-from trainer import architectures, loop, losses, sampling
+from trainer import architectures, augmentation, loop, losses, probes, representation, sampling
 from trainer.architectures import EncoderArchitecture
-from trainer.augmentation import augment
 from trainer.config import PretrainSettings
 from trainer.draws import Draw
 from trainer.errors import TrainingDataError
 from trainer.examples import Examples
 from trainer.execution import Execution
-from trainer.loop import Training, Workspace
+from trainer.loop import Metrics, Training, Workspace
 from trainer.optimizers import build_optimizer
 from trainer.preprocessing import scale
 from trainer.stages.trained import Trained
@@ -19,7 +21,7 @@ from trainer.stages.trained import Trained
 def pretrain(
     settings: PretrainSettings,
     examples: Examples,
-    held_out: Examples,
+    held_out: Examples | None,
     workspace: Workspace,
 ) -> Trained:
     """Trains an encoder on images alone.
@@ -27,18 +29,20 @@ def pretrain(
     Args:
         settings: the stage's.
         examples: images with or without labels; labels are not looked at.
-        held_out: examples of other people, for probes alone; without labels there are none.
+        held_out: examples of other people, for probes alone. Without them, or without labels,
+            there are no probes.
         workspace: where state and logs go.
 
     Returns:
         The encoder of the last epoch. Its history holds, besides the loss, `contrastive_accuracy`
-        (share of views whose nearest other view is their own) and `projection_spread` (standard
-        deviation of unit projections over a batch, times the root of their dimension: near 1 when
-        they fill the sphere, 0 when they have collapsed; Chen & He 2021, section 4.1).
+        (share of views whose nearest other view is their own), what `representation.watcher`
+        measures, and every `probe_every_epochs` and at the end what `probes.prober` does. None of
+        it selects anything.
 
     Raises:
         TrainingDataError: fewer than two images, or no augmentation to make two views with.
         TrainingDiverged: the loss stopped being a number.
+        RepresentationCollapsed: the last encoder gives every image the same embedding.
     """
     _check(settings, examples)
     architecture = EncoderArchitecture(backbone=settings.backbone, projection=settings.projection)
@@ -53,17 +57,19 @@ def pretrain(
             epochs=settings.epochs,
             batch_size=batch,
         )
-    levels = tf.constant(examples.images)
+    levels, view = tf.constant(examples.images), augmentation.of(settings)
 
-    def objective(indices: tf.Tensor, draw: Draw) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    def prepare(indices: tf.Tensor, draw: Draw) -> tuple[tf.Tensor]:
         images = scale(tf.gather(levels, indices))
-        views = [augment(images, settings.augmentation, draw=each) for each in draw.split(2)]
+        views = [view(images, each) for each in draw.split(2)]
         # One pass over both views, so that batch normalisation cannot tell them apart.
-        projections = model(tf.concat(views, axis=0), training=True)["projections"]
+        return (tf.concat(views, axis=0),)
+
+    def objective(views: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        projections = model(views, training=True)["projections"]
         first, second = tf.split(projections, 2)
         return losses.nt_xent(first, second, settings.temperature), {
             "contrastive_accuracy": losses.contrastive_accuracy(first, second),
-            "projection_spread": _spread(projections),
         }
 
     training = Training(
@@ -73,13 +79,36 @@ def pretrain(
         epochs=settings.epochs,
         seed=settings.seed,
         batches=lambda random: sampling.shuffled_whole(len(examples), batch, random),
-        step=execution.compile(model, optimizer, objective),
+        step=execution.compile(
+            model, optimizer, objective, prepare=prepare, follow=settings.optimizer
+        ),
         execution=execution,
+        observe=_observer(settings, model, examples, held_out),
         checkpoint_every_epochs=settings.checkpoint_every_epochs,
     )
     history = loop.run(training, workspace)
+    representation.refuse_collapsed(history)
     kept = execution.release("encoder", architecture, settings.input, model)
     return Trained("encoder", kept, architecture, history)
+
+
+def _observer(
+    settings: PretrainSettings,
+    model: keras.Model,
+    examples: Examples,
+    held_out: Examples | None,
+) -> Callable[[int], Metrics]:
+    """What is measured after each epoch: the features' state always, their worth now and then."""
+    features, every = representation.features_of(model), settings.probe_every_epochs
+    watch = representation.watcher(features, examples, augmentation.of(settings), settings.seed)
+    probe = every and probes.prober(features, examples, held_out, settings.seed)
+
+    def observe(epoch: int) -> Metrics:
+        if probe and (epoch % every == 0 or epoch == settings.epochs):
+            return watch() | probe()
+        return watch()
+
+    return observe
 
 
 def _check(settings: PretrainSettings, examples: Examples) -> None:
@@ -92,9 +121,3 @@ def _check(settings: PretrainSettings, examples: Examples) -> None:
             "Contrastive pretraining needs two different views of an image (received "
             "augmentation='none'). Set augmentation to 'mri' or 'simclr'."
         )
-
-
-def _spread(projections: tf.Tensor) -> tf.Tensor:
-    unit = tf.math.l2_normalize(tf.cast(projections, tf.float32), axis=1)
-    dimension = tf.cast(tf.shape(unit)[1], tf.float32)
-    return tf.reduce_mean(tf.math.reduce_std(unit, axis=0)) * tf.sqrt(dimension)
