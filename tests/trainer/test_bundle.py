@@ -43,6 +43,26 @@ def test_loads_what_was_saved(tmp_path, kind):
     assert loaded.history == ({"epoch": 1, "loss": 0.5},)
 
 
+def test_keeps_the_temperature(tmp_path):
+    model = architectures.build("student", ARCHITECTURES["student"], INPUT)
+    measured = {"nll_before": 1.0, "nll_after": 0.5}
+    description = describe("student").model_copy(
+        update={"temperature": 1.7, "calibration": measured}
+    )
+    bundle.save(tmp_path / "bundle", model, description, [])
+    loaded = bundle.load(tmp_path / "bundle").description
+    assert (loaded.temperature, loaded.calibration) == (1.7, measured)
+
+
+def test_loads_a_bundle_older_than_temperatures(tmp_path):
+    saved(tmp_path, "student")
+    path = tmp_path / "bundle" / "model.json"
+    document = json.loads(path.read_text())
+    del document["temperature"], document["calibration"]
+    path.write_text(json.dumps(document))
+    assert bundle.load(tmp_path / "bundle").description.temperature == 1.0
+
+
 def test_weights_hold_no_pickle(tmp_path):
     saved(tmp_path, "student")
     with np.load(tmp_path / "bundle" / "weights.npz", allow_pickle=False) as stored:
