@@ -61,6 +61,8 @@ class TrainingState:
         epoch: epochs done.
         step: steps done of the next epoch; all of them where only its validation is missing.
         seconds: how long these took.
+        timed_steps: how many of them were not the first of their process, which compiles.
+        timed_seconds: how long those took.
         history: one dict per epoch done.
         steps: the scalars of every step done, of all epochs.
         best_epoch: the epoch with the best validation score, from 1; 0 before any.
@@ -71,6 +73,8 @@ class TrainingState:
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
+    timed_steps: int = 0
+    timed_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     steps: Steps = field(default_factory=dict)
     best_epoch: int = 0
@@ -144,6 +148,8 @@ def save(
         "epoch": state.epoch,
         "step": state.step,
         "seconds": state.seconds,
+        "timed_steps": state.timed_steps,
+        "timed_seconds": state.timed_seconds,
         "history": state.history,
         "best_epoch": state.best_epoch,
         "best_score": state.best_score,
@@ -187,25 +193,10 @@ def newest(folder: Path) -> Path | None:
         StateError: a state is there and may not be read.
     """
     for path in reversed(_saved(folder)):
-        if is_whole(path):
+        if _is_whole(path):
             return path
         LOG.warning("%s is damaged: its bytes are not those that were written. Left out.", path)
     return None
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a state's bytes are those that were written.
-
-    Raises:
-        StateError: it is there and may not be read.
-    """
-    named = NAME.fullmatch(path.name)
-    try:
-        return named is not None and _digest(path) == named[3]
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise StateError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def load(path: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> TrainingState:
@@ -220,7 +211,7 @@ def load(path: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer) 
         StateError: the state is of another architecture or optimizer.
     """
     with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in sorted(stored.files)}
+        arrays = {name: stored[name] for name in stored.files}  # in the order written
 
     def group(name: str) -> dict[str, np.ndarray]:
         start = name + "/"
@@ -262,19 +253,6 @@ def restore(
     return TrainingState() if path is None else load(path, model, optimizer)
 
 
-def position(path: Path) -> tuple[int, int]:
-    """Epochs done and steps done of the next one, as a state's name tells them."""
-    named = NAME.fullmatch(path.name)
-    assert named is not None, path
-    return int(named[1]), int(named[2])
-
-
-def at(folder: Path, place: tuple[int, int]) -> Path | None:
-    """The whole state at a position, if there is one."""
-    found = [path for path in _saved(folder) if position(path) == place and is_whole(path)]
-    return found[-1] if found else None
-
-
 def make_room(folder: Path) -> None:
     """Deletes older states of a stage, before it starts.
 
@@ -291,19 +269,40 @@ def make_room(folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether a state's bytes are those that were written.
+
+    Raises:
+        StateError: it is there and may not be read.
+    """
+    named = NAME.fullmatch(path.name)
+    try:
+        return named is not None and _digest(path) == named[3]
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StateError(f"{path} cannot be read: {error.strerror}.") from error
+
+
 def _saved(folder: Path) -> list[Path]:
     """States of a training, oldest first."""
     found = [path for path in folder.glob("epoch-*") if NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: (position(path), path.stat().st_mtime))
+    return sorted(found, key=lambda path: (_position(path), path.stat().st_mtime))
 
 
 def _drop(folder: Path, now: tuple[int, int], newest_state: Path) -> None:
     """Keeps the newest state and those just before it; what claims to be later was damaged."""
-    earlier = [path for path in _saved(folder) if path != newest_state and position(path) <= now]
+    earlier = [path for path in _saved(folder) if path != newest_state and _position(path) <= now]
     kept = {newest_state, *earlier[len(earlier) - (KEPT - 1) :]}
     for path in _saved(folder):
         if path not in kept:
             path.unlink(missing_ok=True)
+
+
+def _position(path: Path) -> tuple[int, int]:
+    """Epochs done and steps done of the next one, as a state's name tells them."""
+    epoch, step, _ = NAME.fullmatch(path.name).groups()  # type: ignore[union-attr]
+    return int(epoch), int(step)
 
 
 def _digest(path: Path) -> str:

@@ -1,49 +1,38 @@
 """The epochs of a training, whatever the stage: shuffle, step, validate, record, save.
 
 A stage hands over one compiled step and the order of its batches; the loop adds what every stage
-needs alike: the best epoch, early stopping, the history, resumption and the end of a diverged run.
+needs alike: the best epoch, early stopping, the history, resumption at any step, and the end of a
+diverged or preempted run.
 """
 
-import contextlib
 import logging
 import math
+import signal
 import time
 import zlib
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import checkpointing
+from trainer import checkpointing, preemption
 from trainer.checkpointing import TrainingState
 from trainer.config import ExecutionSettings
-from trainer.errors import TrainingDiverged
+from trainer.curves import Curves
+from trainer.errors import Preempted, TrainingDiverged
 from trainer.execution import Execution, Step
+from trainer.pace import Metrics, Pace, Progress, log_progress
+from trainer.preemption import StopRequest
 
 LOG = logging.getLogger(__name__)
 
-Metrics = dict[str, Any]
-
-
-class Progress(Protocol):
-    """Hears of every finished epoch."""
-
-    def __call__(self, stage: str, epoch: int, epochs: int, metrics: Metrics) -> None:
-        """Receives the epoch's number (from 1), how many there will be, and its metrics."""
-
-
-def log_progress(stage: str, epoch: int, epochs: int, metrics: Metrics) -> None:
-    """Logs one line: loss, validation AUC, speed and the time left."""
-    left = metrics["seconds"] * (epochs - epoch)
-    shown = [f"{stage} {epoch}/{epochs}", f"loss {metrics['loss']:.4f}"]
-    if "val_macro_auc" in metrics:
-        shown.append(f"val AUC {metrics['val_macro_auc']:.3f}")
-    shown += [f"{metrics['images_per_second']:.0f} images/s", f"{left:.0f} s left"]
-    LOG.info(" · ".join(shown))
+# Seconds between two looks at what the steps gave. Looking waits for the steps under way, so that
+# no step is looked at by itself: a device would stand idle meanwhile.
+LOOK_EVERY = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,13 +41,15 @@ class Workspace:
 
     Attributes:
         checkpoints: folder of this very training's resumable state; `None` keeps none.
-        logs: folder of TensorBoard scalars; `None` writes none.
+        logs: folder of the curves; `None` writes none.
         progress: called after each epoch.
+        checkpoint_every_seconds: the most that a kill costs within an epoch.
     """
 
     checkpoints: Path | None = None
     logs: Path | None = None
     progress: Progress = log_progress
+    checkpoint_every_seconds: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -100,32 +91,28 @@ class Training:
 def run(training: Training, workspace: Workspace) -> list[Metrics]:
     """Trains from the last saved state, or from the start, to the end.
 
+    Under several workers each of them calls this with the same training; the chief writes.
+
     Args:
         training: the stage; its model holds the best epoch's weights afterwards.
         workspace: where state and logs go.
 
     Returns:
-        The history: per epoch `epoch`, `loss`, `lr`, `seconds`, `images_per_second` and whatever
-        the stage measures.
+        The history: per epoch `epoch`, the means of what the steps told (`loss` among it), `lr` at
+        its first step, whatever the stage measures, `seconds` of its steps, `images_per_second`
+        and `validation_seconds`. Where a process made its first step there is
+        `first_step_seconds`: it compiles, and counts in `seconds` but not in `images_per_second`.
 
     Raises:
         TrainingDiverged: a loss is infinite or not a number.
+        Preempted: SIGTERM came; the state is kept, to go on after the very step.
+        KeyboardInterrupt: likewise, SIGINT.
+        StateError: a state cannot be written or read, or is of another model.
     """
-    folder = workspace.checkpoints
-    state = TrainingState()
-    if folder is not None:
-        state = checkpointing.restore(folder, training.model, training.optimizer)
-    if state.epoch:
-        LOG.info("%s continues after epoch %d", training.stage, state.epoch)
-    with _summaries(workspace.logs) as writer:
-        while not _finished(training, state):
-            metrics = _epoch(training, state.epoch)
-            _advance(training, state, metrics)
-            _summarise(writer, metrics)
-            due = state.epoch % training.checkpoint_every_epochs == 0
-            if folder is not None and (due or _finished(training, state)):
-                checkpointing.save(folder, state, training.model, training.optimizer)
-            workspace.progress(training.stage, state.epoch, training.epochs, metrics)
+    state = _restored(training, workspace.checkpoints)
+    logs = workspace.logs if training.execution.is_chief else None
+    with preemption.heeded() as stop, Curves(logs, state.steps, state.history) as curves:
+        _Run(training, workspace, state, curves, stop).to_the_end()
     if state.best_weights:
         for weight, value in zip(training.model.weights, state.best_weights, strict=True):
             weight.assign(value)
@@ -137,68 +124,188 @@ def stage_seed(stage: str, *position: int) -> np.random.SeedSequence:
     return np.random.SeedSequence([zlib.crc32(stage.encode()), *position])
 
 
-def _epoch(training: Training, epoch: int) -> Metrics:
-    start = time.perf_counter()
-    order = stage_seed(training.stage, training.seed, epoch)
-    batches = training.batches(np.random.default_rng(order))
-    rate = float(training.optimizer.learning_rate)
-    scalars = []
-    for step, indices in enumerate(batches):
-        draw = stage_seed(training.stage, training.seed, epoch, step + 1).generate_state(2)
-        scalars.append(training.step(tf.constant(indices), tf.constant(draw.view(np.int32))))
-    means = {name: float(np.mean([float(step[name]) for step in scalars])) for name in scalars[0]}
-    seconds = time.perf_counter() - start
-    metrics = {"epoch": epoch + 1, **means, "lr": rate}
-    _check_finite(training.stage, metrics, "loss")
-    if training.validate is not None:
-        metrics |= training.validate()
-        _check_finite(training.stage, metrics, "val_loss")
-    if training.observe is not None:
-        metrics |= training.observe(epoch + 1)
-    return metrics | {"seconds": seconds, "images_per_second": batches.size / seconds}
+def _restored(training: Training, folder: Path | None) -> TrainingState:
+    if folder is None:
+        return TrainingState()
+    # The workers of an attempt before may be writing until all of this one's are there.
+    training.execution.wait_for_all()
+    state = checkpointing.restore(folder, training.model, training.optimizer)
+    training.execution.agree("the epoch to go on from", state.epoch)
+    training.execution.agree("the step to go on from", state.step)
+    if state.epoch or state.step:
+        LOG.info("%s continues after %s", training.stage, _place(state))
+    return state
 
 
-def _advance(training: Training, state: TrainingState, metrics: Metrics) -> None:
-    state.epoch += 1
-    state.history.append(metrics)
-    if training.score is None:
-        return
-    score = training.score(metrics)
-    if not state.best_score or score > state.best_score:
-        state.best_score, state.best_epoch = score, state.epoch
-        state.best_weights = [np.array(weight) for weight in training.model.weights]
+def _place(state: TrainingState) -> str:
+    within = f"step {state.step} of epoch {state.epoch + 1}"
+    return within if state.step else f"epoch {state.epoch}"
 
 
-def _finished(training: Training, state: TrainingState) -> bool:
-    patience = training.patience
-    exhausted = patience is not None and state.epoch - state.best_epoch >= patience
-    return exhausted or state.epoch >= training.epochs
+class _Run:
+    """One process's share of a training: the state, and those who hear of its changes."""
+
+    def __init__(
+        self,
+        training: Training,
+        workspace: Workspace,
+        state: TrainingState,
+        curves: Curves,
+        stop: StopRequest,
+    ):
+        self.training = training
+        self.workspace = workspace
+        self.state = state
+        self.curves = curves
+        self.stop = stop
+        self.pace = Pace(training.stage, training.epochs, state)
+        self.unread: list[Metrics] = []
+        self.looked = self.saved = time.perf_counter()
+
+    def to_the_end(self) -> None:
+        """Makes the epochs that are left."""
+        training, state = self.training, self.state
+        while not self._finished():
+            metrics = self._epoch()
+            self._advance(metrics)
+            self.curves.add_epoch(metrics)
+            stopped = training.execution.any_worker(bool(self.stop))
+            due = state.epoch % training.checkpoint_every_epochs == 0
+            if due or stopped or self._finished():
+                self._save()
+            self.workspace.progress(training.stage, state.epoch, training.epochs, metrics)
+            if stopped:
+                raise self._preempted()
+
+    def _epoch(self) -> Metrics:
+        training, state = self.training, self.state
+        order = stage_seed(training.stage, training.seed, state.epoch)
+        batches = training.batches(np.random.default_rng(order))
+        rates = _rates(training.optimizer, len(batches), done=state.step)
+        compiled = self.pace.first_step_seconds
+        self.pace.start_epoch(*batches.shape)
+        for position in range(state.step, len(batches)):
+            seed = stage_seed(training.stage, training.seed, state.epoch, position + 1)
+            draw = seed.generate_state(2).view(np.int32)
+            told = training.step(tf.constant(batches[position]), tf.constant(draw))
+            self.unread.append({"lr": rates[position], **told})
+            state.step += 1
+            self._between_steps(last=state.step == len(batches))
+        self._look()
+        self.pace.lap(steps=0)
+        means = {name: _mean(column, state.step) for name, column in state.steps.items()}
+        timing = {"seconds": state.seconds, "images_per_second": self.pace.images_per_second}
+        if self.pace.first_step_seconds != compiled:
+            timing["first_step_seconds"] = self.pace.first_step_seconds
+        metrics = {"epoch": state.epoch + 1, **means, "lr": float(rates[0])}
+        if training.validate is not None:
+            metrics |= training.validate()
+            self._check_finite("val_loss", metrics["val_loss"], metrics["lr"])
+        if training.observe is not None:
+            metrics |= training.observe(state.epoch + 1)
+        return metrics | timing | {"validation_seconds": self.pace.validated()}
+
+    def _between_steps(self, last: bool) -> None:
+        state, execution = self.state, self.training.execution
+        first = self.pace.first_step_seconds is None
+        if first:
+            self._look()
+        self.pace.lap()
+        now = time.perf_counter()
+        if first or now - self.looked >= LOOK_EVERY:
+            self._look()
+            self.pace.tell(_mean(state.steps["loss"], state.step))
+        due = now - self.saved >= self.workspace.checkpoint_every_seconds
+        keeps = self.workspace.checkpoints is not None and execution.is_chief and not last
+        if execution.any_worker(bool(self.stop) or (due and keeps)):
+            self._save()
+            if execution.any_worker(bool(self.stop)):
+                raise self._preempted()
+
+    def _look(self) -> None:
+        """Takes over what the steps told since the last look; waits until they are done."""
+        columns = self.state.steps
+        first = len(columns["loss"]) if columns else 0
+        names = self.unread[0] if self.unread else ()
+        for name in names:
+            told = np.asarray(tf.stack([step[name] for step in self.unread]), np.float32)
+            columns.setdefault(name, array("f")).frombytes(told.tobytes())
+        self.unread.clear()
+        if names:
+            self._check_losses(first)
+            self.curves.add_steps(columns, first)
+        self.looked = time.perf_counter()
+
+    def _check_losses(self, first: int) -> None:
+        columns = self.state.steps
+        for loss, rate in zip(columns["loss"][first:], columns["lr"][first:], strict=True):
+            self._check_finite("loss", loss, rate)
+
+    def _check_finite(self, name: str, value: float, rate: float) -> None:
+        if not math.isfinite(value):
+            raise TrainingDiverged(
+                f"Training diverged: {name} is {value} in epoch {self.state.epoch + 1} of "
+                f"{self.training.stage} (learning rate {rate:.4g}). Lower optimizer.learning_rate "
+                "or raise optimizer.warmup_epochs."
+            )
+
+    def _advance(self, metrics: Metrics) -> None:
+        training, state = self.training, self.state
+        state.epoch, state.step = state.epoch + 1, 0
+        state.seconds, state.timed_steps, state.timed_seconds = 0.0, 0, 0.0
+        state.history.append(metrics)
+        if training.score is None:
+            return
+        score = training.score(metrics)
+        better = not state.best_score or score > state.best_score
+        # Workers may differ in the last digit; what they keep must be of one epoch.
+        if training.execution.any_worker(better and training.execution.is_chief):
+            state.best_score, state.best_epoch = score, state.epoch
+            state.best_weights = checkpointing.values(training.model.weights)
+
+    def _finished(self) -> bool:
+        patience, state = self.training.patience, self.state
+        exhausted = patience is not None and state.epoch - state.best_epoch >= patience
+        return exhausted or state.epoch >= self.training.epochs
+
+    def _save(self) -> None:
+        self._look()
+        folder, training = self.workspace.checkpoints, self.training
+        if folder is not None:
+            checkpointing.save(
+                folder,
+                self.state,
+                training.model,
+                training.optimizer,
+                write=training.execution.is_chief,
+            )
+        self.saved = time.perf_counter()
+        self.pace.skip()
+
+    def _preempted(self) -> BaseException:
+        """What ends a run that was asked to stop, after its state is kept."""
+        # No worker may leave before the chief has written what all will start from.
+        self.training.execution.wait_for_all()
+        kept = "Its state is kept: started again the same way, it goes on from there."
+        if self.workspace.checkpoints is None:
+            kept = "It has no folder for checkpoints: started again, it begins anew."
+        cause = self.stop.signal.name if self.stop.signal else "another worker was"
+        message = f"{self.training.stage} was stopped ({cause}) after {_place(self.state)}. {kept}"
+        LOG.warning("%s", message)
+        if self.stop.signal == signal.SIGINT:
+            return KeyboardInterrupt(message)
+        return Preempted(message)
 
 
-def _check_finite(stage: str, metrics: Metrics, name: str) -> None:
-    if not math.isfinite(metrics[name]):
-        raise TrainingDiverged(
-            f"Training diverged: {name} is {metrics[name]} in epoch {metrics['epoch']} of "
-            f"{stage} (learning rate {metrics['lr']:.4g}). Lower optimizer.learning_rate or raise "
-            "optimizer.warmup_epochs."
-        )
+def _rates(optimizer: keras.optimizers.Optimizer, steps: int, *, done: int) -> np.ndarray:
+    """Learning rates of an epoch's steps, `done` of which are behind; `float32[steps]`."""
+    rate = optimizer._learning_rate  # Keras' public property tells the present value alone
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        first = int(keras.ops.convert_to_numpy(optimizer.iterations)) - done
+        return np.asarray(rate(np.arange(first, first + steps)), np.float32)
+    return np.full(steps, keras.ops.convert_to_numpy(rate), np.float32)
 
 
-@contextlib.contextmanager
-def _summaries(logs: Path | None):
-    writer = tf.summary.create_file_writer(str(logs)) if logs else None
-    try:
-        yield writer
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def _summarise(writer: tf.summary.SummaryWriter | None, metrics: Metrics) -> None:
-    if writer is None:
-        return
-    with writer.as_default(step=metrics["epoch"]):
-        for name, value in metrics.items():
-            if isinstance(value, float):
-                tf.summary.scalar(name, value)
-    writer.flush()
+def _mean(column: array, last: int) -> float:
+    """Mean of a scalar over the last steps."""
+    return float(np.mean(np.asarray(column[len(column) - last :], np.float64)))

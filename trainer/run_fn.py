@@ -22,6 +22,7 @@ from trainer.config import (
 )
 from trainer.errors import StageError
 from trainer.examples import Examples
+from trainer.execution import Execution
 from trainer.loop import Workspace
 from trainer.stages.distil import distil
 from trainer.stages.finetune import finetune
@@ -68,6 +69,7 @@ def run_fn(fn_args: Any) -> None:
     Raises:
         schema.errors.CortexflowError: data, settings and base model do not fit, training diverged,
             or a converted model answers differently.
+        Preempted: SIGTERM came; a process in which nobody handles it ends with exit code 143.
         pydantic.ValidationError: the stage's settings are not valid.
     """
     train_and_export(read_job(fn_args))
@@ -106,6 +108,9 @@ def read_job(fn_args: Any) -> Job:
 def train_and_export(job: Job, progress: loop.Progress = loop.log_progress) -> Trained:
     """Runs a job from its files to its exported model, continuing where a killed run stopped.
 
+    Under several workers each calls it with the same job, `checkpoint_root` being a folder that
+    all of them see; the chief exports, and nobody leaves before that.
+
     Args:
         job: what to do.
         progress: hears of every finished epoch.
@@ -114,11 +119,12 @@ def train_and_export(job: Job, progress: loop.Progress = loop.log_progress) -> T
         The trained model, already exported.
     """
     settings = job.settings
+    execution = Execution(settings.execution)  # before TensorFlow computes anything
     base = bundle.load(bundle.beside(job.base_model)) if job.base_model else None
     checkpoints = _checkpoints(job, base)
-    if checkpoints is not None:
+    if checkpoints is not None and execution.is_chief:
         checkpointing.make_room(checkpoints)
-    workspace = Workspace(checkpoints, job.logs, progress)
+    workspace = Workspace(checkpoints, job.logs, progress, settings.checkpoint_every_seconds)
     train = examples.read(job.train_files, settings.input, job.classes)
     if isinstance(settings, PretrainSettings):
         # People held out are for probes alone, which images without labels do without.
@@ -130,7 +136,7 @@ def train_and_export(job: Job, progress: loop.Progress = loop.log_progress) -> T
         trained = stage(
             settings, train, held_out, classes=job.classes, base=base, workspace=workspace
         )
-    _export(job, trained, train, held_out)
+    _export_once(execution, job, trained, train, held_out)
     return trained
 
 
@@ -141,6 +147,21 @@ def _checkpoints(job: Job, base: Bundle | None) -> Path | None:
     base_digest = base.digest if base else None
     mark = checkpointing.fingerprint(job.settings, inputs, base_digest, job.code_digest)
     return job.checkpoint_root / f"{job.settings.stage}-{mark}"
+
+
+def _export_once(
+    execution: Execution, job: Job, trained: Trained, train: Examples, held_out: Examples | None
+) -> None:
+    """The chief exports, and the others wait to hear how that ended."""
+    failed = True
+    try:
+        if execution.is_chief:
+            _export(job, trained, train, held_out)
+        failed = False
+    finally:
+        anyone_failed = execution.any_worker(failed)
+    if anyone_failed:
+        raise StageError("The chief could not export the model; its own error says why.")
 
 
 def _export(job: Job, trained: Trained, train: Examples, held_out: Examples | None) -> None:

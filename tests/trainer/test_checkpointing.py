@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -19,38 +21,64 @@ from trainer.checkpointing import TrainingState, fingerprint
 from trainer.config import (
     BackboneSettings,
     DistilSettings,
+    ExecutionSettings,
     FinetuneSettings,
     InputSettings,
     LiteRTSettings,
     OptimizerSettings,
     PretrainSettings,
 )
+from trainer.errors import StateError
 from trainer.optimizers import build_optimizer
 from trainer.run_fn import read_job, run_fn, train_and_export
 
 INPUT = InputSettings(image_size=32)
 BACKBONE = BackboneSettings(width=0.125)
+OFTEN = 1e-9  # seconds: a state after every step
 PRETRAIN = PretrainSettings(
-    input=INPUT, backbone=BACKBONE, epochs=3, batch_size=32, optimizer=OptimizerSettings()
+    input=INPUT,
+    backbone=BACKBONE,
+    epochs=3,
+    batch_size=16,
+    optimizer=OptimizerSettings(),
+    checkpoint_every_seconds=OFTEN,
 )
-FINETUNE = FinetuneSettings(input=INPUT, backbone=BACKBONE, epochs=3)
+FINETUNE = FinetuneSettings(
+    input=INPUT, backbone=BACKBONE, epochs=3, checkpoint_every_seconds=OFTEN
+)
+DISTIL = DistilSettings(
+    input=INPUT,
+    epochs=3,
+    litert=LiteRTSettings(int8_min_agreement=0.0, int8_max_mean_difference=1.0),
+    checkpoint_every_seconds=OFTEN,
+)
 
-KILLED_AFTER_EPOCH_2 = """
+# Signals come as the given step begins: half way through the work of a training.
+STRUCK = """
 import os, signal, sys
 sys.path[:0] = {paths!r}
+from pathlib import Path
 from blob_dataset import fn_args
 from trainer.config import parse_stage
-from trainer.run_fn import read_job, train_and_export
-from pathlib import Path
+from trainer.execution import Execution
+from trainer.run_fn import run_fn
 
-def kill(stage, epoch, epochs, metrics):
-    if epoch == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
+compile_ = Execution.compile
 
+def struck(self, *args, **options):
+    step, calls = compile_(self, *args, **options), iter(range(1, 10**6))
+
+    def stepped(indices, seed):
+        if next(calls) == {at}:
+            os.kill(os.getpid(), signal.{signal})
+        return step(indices, seed)
+
+    return stepped
+
+Execution.compile = struck
 folder = Path({folder!r})
-args = fn_args(folder, parse_stage({stage!r}), [{train!r}], [{val!r}],
-               checkpoint_root=str(folder / "checkpoints"))
-train_and_export(read_job(args), progress=kill)
+run_fn(fn_args(folder, parse_stage({stage!r}), [{train!r}], [{val!r}], {base!r},
+               checkpoint_root=str(folder / "checkpoints")))
 """
 
 
@@ -60,39 +88,70 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
 
 def timeless(folder: Path) -> list[dict]:
     epochs = json.loads((folder / "bundle" / "history.json").read_text())
-    return [
-        {k: v for k, v in entry.items() if k not in ("seconds", "images_per_second")}
-        for entry in epochs
-    ]
+    return [{k: v for k, v in entry.items() if "second" not in k} for entry in epochs]
+
+
+def reached(folder: Path) -> tuple[int, int]:
+    """Epochs done, and steps of the next one, of the newest state."""
+    newest = max(path.name for path in folder.glob("checkpoints/*/epoch-*"))
+    return int(newest[6:12]), int(newest[18:24])
+
+
+def strikes(settings, steps: int) -> list[tuple[str, int]]:
+    """For each process that does not live: the signal, and the step of its own that it dies in."""
+    random = np.random.default_rng([len(settings.stage), steps])
+    first, second = sorted(random.choice(np.arange(2, settings.epochs * steps), 2, replace=False))
+    names = random.permutation(["SIGKILL", "SIGTERM"])
+    # The second process begins after the first's last step, or with it when nobody kept it.
+    begun = first if names[0] == "SIGTERM" else first - 1
+    return [(names[0], int(first)), (names[1], int(second - begun))]
+
+
+def teacher_for(settings, folder: Path, blobs) -> str | None:
+    if settings.stage != "distil":
+        return None
+    run_fn(fn_args(folder, FINETUNE, [blobs.train], [blobs.val]))
+    return str(folder / "Format-Serving")
 
 
 @pytest.mark.parametrize(
-    "settings", [FINETUNE, pytest.param(PRETRAIN, marks=pytest.mark.slow)], ids=lambda s: s.stage
+    "settings",
+    [
+        FINETUNE,
+        pytest.param(PRETRAIN, marks=pytest.mark.slow),
+        pytest.param(DISTIL, marks=pytest.mark.slow),
+    ],
+    ids=lambda s: s.stage,
 )
-def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, blobs, settings):
+def test_struck_at_any_step_a_training_resumes_to_the_same_curve(tmp_path, blobs, settings):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    script = KILLED_AFTER_EPOCH_2.format(
-        paths=sys.path, folder=str(broken), stage=settings.model_dump_json(),
-        train=blobs.train, val=blobs.val,
-    )  # fmt: skip
-    died = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=False, env=os.environ
-    )
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()[-2000:]
-    assert not (broken / "bundle").exists()
+    base = teacher_for(settings, tmp_path / "teacher", blobs)
+    run_fn(fn_args(whole, settings, [blobs.train], [blobs.val], base))
+    expected_table = (whole / "run" / "steps.csv").read_text()
+    steps = (len(expected_table.splitlines()) - 1) // settings.epochs
+    done = 0
+    for name, at in strikes(settings, steps):
+        script = STRUCK.format(
+            paths=sys.path, folder=str(broken), stage=settings.model_dump_json(), base=base,
+            train=blobs.train, val=blobs.val, at=at, signal=name,
+        )  # fmt: skip
+        died = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, check=False, env=os.environ
+        )
+        code = 143 if name == "SIGTERM" else -signal.SIGKILL
+        assert died.returncode == code, died.stderr.decode()[-2000:]
+        assert not (broken / "bundle").exists()
+        done += at if name == "SIGTERM" else at - 1
+        epoch, step = reached(broken)
+        assert epoch * steps + step == done
 
-    heard = []
-    args = fn_args(
-        broken, settings, [blobs.train], [blobs.val], checkpoint_root=str(broken / "checkpoints")
-    )
-    train_and_export(read_job(args), lambda stage, epoch, epochs, metrics: heard.append(epoch))
-    run_fn(fn_args(whole, settings, [blobs.train], [blobs.val]))
-
-    assert heard == [3]
+    root = str(broken / "checkpoints")
+    run_fn(fn_args(broken, settings, [blobs.train], [blobs.val], base, checkpoint_root=root))
+    assert (broken / "run" / "steps.csv").read_text() == expected_table
     assert timeless(broken) == timeless(whole)
     expected, received = weights(whole), weights(broken)
-    for name, array in expected.items():
-        np.testing.assert_array_equal(received[name], array, err_msg=name)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(received[name], value, err_msg=name)
 
 
 class Stopped(Exception):
@@ -140,8 +199,8 @@ def test_a_finished_stage_killed_before_it_is_published_exports_without_training
 
     assert epochs_trained(tmp_path, settings, blobs) == []
     assert timeless(tmp_path) == history
-    for name, array in weights(tmp_path).items():
-        np.testing.assert_array_equal(array, before[name], err_msg=name)
+    for name, value in weights(tmp_path).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
 
 
 def test_old_states_of_a_stage_make_room_when_it_starts(tmp_path, blobs):
@@ -169,32 +228,120 @@ def student_and_optimizer():
     return model, optimizer
 
 
-def test_only_the_newest_complete_state_counts(tmp_path):
+def saved(folder: Path, epoch: int, step: int = 0) -> Path:
+    """Saves a state that tells its place, and returns its file."""
     model, optimizer = student_and_optimizer()
-    for epoch in (1, 2):
-        model.logits.bias.assign([float(epoch), 0.0])
-        optimizer.iterations.assign(epoch)
-        state = TrainingState(epoch, [{"loss": 1.0}] * epoch, 1, [0.5], [np.ones(2)])
-        checkpointing.save(tmp_path, state, model, optimizer)
-    (tmp_path / "partial-000003").mkdir()  # a run killed while it wrote
-    assert len(list(tmp_path.glob("epoch-*"))) == 1
+    model.logits.bias.assign([float(epoch), float(step)])
+    optimizer.iterations.assign(epoch * 10 + step)
+    state = TrainingState(
+        epoch=epoch,
+        step=step,
+        seconds=1.5,
+        timed_steps=2,
+        timed_seconds=0.5,
+        history=[{"loss": 1.0}] * epoch,
+        steps={"loss": array("f", [0.1, 0.2]), "lr": array("f", [1.0, 0.5])},
+        best_epoch=1,
+        best_score=[0.5],
+        best_weights=[np.ones(2)],
+    )
+    checkpointing.save(folder, state, model, optimizer)
+    return max(folder.glob("epoch-*"))
 
+
+def restored(folder: Path) -> TrainingState:
+    """The state that is found, checked to have come with its weights."""
     model, optimizer = student_and_optimizer()
-    restored = checkpointing.restore(tmp_path, model, optimizer)
-    assert (restored.epoch, restored.best_epoch, restored.best_score) == (2, 1, [0.5])
-    np.testing.assert_array_equal(restored.best_weights[0], np.ones(2))
-    assert model.logits.bias.numpy().tolist() == [2.0, 0.0]
-    assert int(optimizer.iterations) == 2
+    state = checkpointing.restore(folder, model, optimizer)
+    if state.epoch:
+        assert model.logits.bias.numpy().tolist() == [state.epoch, state.step]
+        assert int(optimizer.iterations) == state.epoch * 10 + state.step
+    return state
+
+
+def test_a_state_comes_back_whole(tmp_path):
+    saved(tmp_path, epoch=2, step=3)
+    state = restored(tmp_path)
+    np.testing.assert_array_equal(state.best_weights[0], np.ones(2))
+    state.best_weights = []
+    assert state == TrainingState(
+        epoch=2, step=3, seconds=1.5, timed_steps=2, timed_seconds=0.5,
+        history=[{"loss": 1.0}] * 2, best_epoch=1, best_score=[0.5],
+        steps={"loss": array("f", [0.1, 0.2]), "lr": array("f", [1.0, 0.5])},
+    )  # fmt: skip
+
+
+def test_the_newest_complete_state_counts_and_the_one_before_it_stays(tmp_path):
+    for place in ((1, 0), (1, 7), (2, 0)):
+        saved(tmp_path, *place)
+    (tmp_path / checkpointing.PARTIAL).write_bytes(b"a run killed while it wrote")
+    assert len(list(tmp_path.glob("epoch-*"))) == 2
+    state = restored(tmp_path)
+    assert (state.epoch, state.step) == (2, 0)
+
+
+@pytest.mark.parametrize("kept", [0, 100, -1, None], ids=["empty", "short", "all but one", "bit"])
+def test_a_damaged_state_is_left_out_for_the_one_before(tmp_path, caplog, kept):
+    saved(tmp_path, 1)
+    newest = saved(tmp_path, 1, 7)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= kept is None
+    newest.write_bytes(content[:kept])
+    state = restored(tmp_path)
+    assert (state.epoch, state.step) == (1, 0)
+    assert f"{newest} is damaged" in caplog.text
+    # What is saved from there on replaces it.
+    saved(tmp_path, 1, 4)
+    assert sorted(path.name[:24] for path in tmp_path.glob("epoch-*")) == [
+        "epoch-000001-step-000000",
+        "epoch-000001-step-000004",
+    ]
+
+
+def test_a_full_disk_is_told_and_leaves_the_states_before_it(tmp_path):
+    saved(tmp_path, 1)
+    before = sorted(tmp_path.iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(StateError, match=r"cannot be kept .*: File too large.* MB"):
+            saved(tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(tmp_path.iterdir()) == before
+    assert restored(tmp_path).epoch == 1
+
+
+def test_the_state_of_another_network_is_refused(tmp_path):
+    saved(tmp_path, 1)
+    model, _ = student_and_optimizer()
+    other = build_optimizer(
+        OptimizerSettings(name="lars"), model=model, steps_per_epoch=1, epochs=5, batch_size=1
+    )
+    with pytest.raises(StateError, match="state of another optimizer"):
+        checkpointing.restore(tmp_path, model, other)
 
 
 def test_without_a_state_training_starts_anew(tmp_path):
     assert checkpointing.restore(tmp_path / "none", *student_and_optimizer()) == TrainingState()
 
 
+def test_fingerprint_is_the_same_for_other_replicas_unless_bits_count(blobs):
+    def mark(**execution):
+        settings = FinetuneSettings(execution=ExecutionSettings(**execution))
+        return fingerprint(settings, [], None, None)
+
+    rounding = ({"strategy": "mirrored", "replicas": 2}, {"strategy": "tpu"}, {"xla": True})
+    assert {mark(), *(mark(**execution) for execution in rounding)} == {mark()}
+    exact = [mark(deterministic=True, **execution) for execution in ({}, *rounding)]
+    assert len({*exact, mark(), mark(precision="bfloat16"), mark(accumulate=2)}) == 7
+
+
 def test_fingerprint_changes_with_whatever_changes_the_result(blobs):
     inputs = examples.identity([blobs.train])
     mark = fingerprint(DistilSettings(), inputs, "base", "code")
     assert mark == fingerprint(DistilSettings(checkpoint_every_epochs=7), inputs, "base", "code")
+    assert mark == fingerprint(DistilSettings(checkpoint_every_seconds=7), inputs, "base", "code")
     looser = DistilSettings(litert=LiteRTSettings(calibration_images=9, int8_min_agreement=0.5))
     assert mark == fingerprint(looser, inputs, "base", "code")
     others = (
