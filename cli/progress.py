@@ -10,10 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.text import Text
 
 from pipeline.runs import NodeState, RunFolder
 
+SPARSE_SECONDS = 30.0  # between two lines of progress where output is no terminal
 MARKS = {"ran": ("✓", "green"), "cached": ("=", "blue"), "failed": ("✗", "red")}
 
 
@@ -23,8 +25,13 @@ def running(folder: RunFolder) -> Iterator[Callable[[NodeState], None]]:
     with _output_to(folder.log) as console:
         console.print(f"[bold]{folder.path.name}[/]  [dim]log: {os.path.relpath(folder.log)}[/]")
         board = _Board(console)
+        kept = logging.FileHandler(folder.log)
+        kept.setLevel(logging.INFO)
+        handlers = [_DetailLine(board), kept]
+        if not console.is_terminal:
+            handlers.append(_SparseLines(console))
         with (
-            _listening("trainer", _DetailLine(board), logging.FileHandler(folder.log)),
+            _listening("trainer", *handlers),
             _listening("ingest", _DetailLine(board)),
             Live(board, console=console, refresh_per_second=4, transient=True),
         ):
@@ -33,11 +40,11 @@ def running(folder: RunFolder) -> Iterator[Callable[[NodeState], None]]:
 
 @contextmanager
 def _listening(room: str, *handlers: logging.Handler) -> Iterator[None]:
-    """Hands what a room logs to the handlers."""
+    """Hands what a room logs to the handlers; what changes by the second is logged as DEBUG."""
     logger = logging.getLogger(room)
     before, level = logger.handlers[:], logger.level
     logger.handlers, logger.propagate = [*handlers], False
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     try:
         yield
     finally:
@@ -75,11 +82,27 @@ class _DetailLine(logging.Handler):
     """Puts what is being done beside the running node."""
 
     def __init__(self, board: _Board):
-        super().__init__(logging.INFO)
+        super().__init__(logging.DEBUG)
         self.board = board
 
     def emit(self, record: logging.LogRecord) -> None:
         self.board.detail = record.getMessage()
+
+
+class _SparseLines(logging.Handler):
+    """Prints what is being done where no line can be redrawn: warnings, and a line now and then."""
+
+    def __init__(self, console: Console):
+        super().__init__(logging.INFO)
+        self.console = console
+        self.next = time.monotonic() + SPARSE_SECONDS
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now = time.monotonic()
+        if record.levelno < logging.WARNING and now < self.next:
+            return
+        self.next = now + SPARSE_SECONDS
+        self.console.print(f"    [dim]{escape(record.getMessage())}[/]")
 
 
 @contextmanager

@@ -73,6 +73,7 @@ def run(
     """Run a preset end to end: ingest, validate, train, judge, push, report.
 
     Exit code 0: the model passed and is live. 2: refused. 3: insufficient evidence. 1: an error.
+    143: stopped by SIGTERM; --resume goes on.
 
         cortexflow run quickstart
         cortexflow run mri --data slices/ --subject-regex '(subj\\d+)'

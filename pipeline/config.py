@@ -64,7 +64,9 @@ class PipelineConfig(Settings):
     data: DataSettings = DataSettings()
     schema_file: str | None = "curated"  # "curated", a path, or null: infer it from this data
     pretrain: PretrainSettings | None = PretrainSettings()  # null: from `checkpoint`, or scratch
-    checkpoint: str | None = None  # an encoder that a Pretrainer exported, in its place
+    # In the Pretrainer's place: a folder that one exported, or a checkpoint of the public SimCLR
+    # code by path, address or alias (`cortexflow checkpoint list`).
+    checkpoint: str | None = None
     teacher: FinetuneSettings = FinetuneSettings()
     student: DistilSettings = DistilSettings()
     gate: GateSettings = GateSettings()
@@ -96,7 +98,9 @@ class ConfigError(CortexflowError):
     """A setting is unknown or out of range."""
 
 
-SHARED_INPUT = "input."  # --set input.image_size=96 sets all three stages, which must agree
+# --set input.image_size=96 sets all three stages, which must agree; execution.strategy likewise,
+# which may differ.
+SHARED = ("input.", "execution.")
 
 
 def with_overrides(config: PipelineConfig, assignments: Iterable[str]) -> PipelineConfig:
@@ -116,7 +120,7 @@ def with_overrides(config: PipelineConfig, assignments: Iterable[str]) -> Pipeli
                 "for example --set teacher.epochs=5"
             )
         value = _value(text)
-        if key.startswith(SHARED_INPUT):
+        if key.startswith(SHARED):
             for stage in ("pretrain", "teacher", "student"):
                 if document[stage] is not None:
                     _assign(document, f"{stage}.{key}", value)

@@ -1,6 +1,8 @@
 """One run from start to record: data, DAG, outcome, report."""
 
 import fcntl
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from pipeline.runs import NodeState, RunFolder, RunRecord
 from pipeline.workspace import Workspace
 from registry.local import LocalRegistry
 from schema.errors import CortexflowError
+from trainer.errors import Preempted
 
 if TYPE_CHECKING:
     from pipeline.training import Inputs
@@ -45,6 +48,8 @@ def execute(
         The final record. A refusal is a result, not an exception.
 
     Raises:
+        Preempted: SIGTERM came. The record says `interrupted`, and `--resume` goes on: a training
+            after its last step, any other node from its start.
         Exception: what broke the run, after the record says so.
     """
     started = time.monotonic()
@@ -64,7 +69,7 @@ def execute(
     dataset = None
     try:
         dataset = prepare_dataset(config.data, workspace, observe)
-        inputs = training_inputs(config, workspace, dataset, record.baseline)
+        inputs = training_inputs(config, workspace, dataset, record.baseline, observe)
         record = record.model_copy(update={"baseline": inputs.live_version})
         folder.write(record)
         _run_dag(config, workspace, inputs, observe)
@@ -102,6 +107,28 @@ def locked(workspace: Workspace, pipeline: str) -> Iterator[None]:
                 "another --workspace."
             ) from None
         yield
+
+
+@contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    """Ends the run by `Preempted` when SIGTERM comes, so that its record is written.
+
+    A training has a handler of its own, which lets it finish its step. The second signal ends the
+    process as if nobody had listened to the first.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Preempted("The run was stopped (SIGTERM).")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def _run_dag(

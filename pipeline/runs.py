@@ -52,7 +52,10 @@ class RunRecord(BaseModel):
 
     @property
     def exit_code(self) -> int:
-        """0 passed, 1 failed, 2 refused, 3 insufficient evidence, 130 interrupted."""
+        """0 passed, 1 failed, 2 refused, 3 insufficient evidence, 130 interrupted.
+
+        A run that SIGTERM interrupted ends by its error instead, which has a code of its own.
+        """
         if self.status in list(Outcome):
             return Outcome(self.status).exit_code
         return 130 if self.status == "interrupted" else 1
