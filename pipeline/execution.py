@@ -68,11 +68,17 @@ def execute(
 
     dataset = None
     try:
-        dataset = prepare_dataset(config.data, workspace, observe)
-        inputs = training_inputs(config, workspace, dataset, record.baseline, observe)
-        record = record.model_copy(update={"baseline": inputs.live_version})
-        folder.write(record)
-        _run_dag(config, workspace, inputs, observe)
+        with _heeding_sigterm():
+            dataset = prepare_dataset(config.data, workspace, observe)
+            inputs = training_inputs(config, workspace, dataset, record.baseline, observe)
+            record = record.model_copy(update={"baseline": inputs.live_version})
+            folder.write(record)
+            _run_dag(config, workspace, inputs, observe)
+    except Preempted as error:
+        close("interrupted", str(error))
+        raise Preempted(
+            f"{error} `cortexflow run {record.preset} --resume` takes the run up again."
+        ) from error
     except KeyboardInterrupt:
         close("interrupted", "stopped by the user")
         raise

@@ -30,6 +30,15 @@ def test_shared_input_reaches_all_stages():
     assert sizes == {96}
 
 
+def test_shared_execution_reaches_all_stages_that_there_are():
+    config = with_overrides(
+        presets.load("quickstart"),
+        ["execution.precision=bfloat16", "teacher.execution.precision=float32"],
+    )
+    precisions = [s.execution.precision for s in (config.pretrain, config.teacher, config.student)]
+    assert precisions == ["bfloat16", "float32", "bfloat16"]
+
+
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
@@ -39,6 +48,7 @@ def test_shared_input_reaches_all_stages():
         ("teacher.epochs=many", "received 'many'"),
         ("gate.macro_auc_floor=1.5", "less than or equal to 1"),
         ("student.input.image_size=32", "must be equal"),
+        ("execution.stategy=mirrored", "Did you mean 'pretrain.execution.strategy'"),
         ("pretrain=null", "nothing to fine-tune"),
         ("name=__import__('os')", "pattern"),
     ],

@@ -107,6 +107,19 @@ def strikes(settings, steps: int) -> list[tuple[str, int]]:
     return [(names[0], int(first)), (names[1], int(second - begun))]
 
 
+def strike(folder: Path, settings, blobs, base: str | None, name: str, at: int) -> None:
+    """Trains in a process of its own, up to the signal in its step `at`."""
+    script = STRUCK.format(
+        paths=sys.path, folder=str(folder), stage=settings.model_dump_json(), base=base,
+        train=blobs.train, val=blobs.val, at=at, signal=name,
+    )  # fmt: skip
+    died = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=False, env=os.environ
+    )
+    code = 143 if name == "SIGTERM" else -signal.SIGKILL
+    assert died.returncode == code, died.stderr.decode()[-2000:]
+
+
 def teacher_for(settings, folder: Path, blobs) -> str | None:
     if settings.stage != "distil":
         return None
@@ -131,15 +144,7 @@ def test_struck_at_any_step_a_training_resumes_to_the_same_curve(tmp_path, blobs
     steps = (len(expected_table.splitlines()) - 1) // settings.epochs
     done = 0
     for name, at in strikes(settings, steps):
-        script = STRUCK.format(
-            paths=sys.path, folder=str(broken), stage=settings.model_dump_json(), base=base,
-            train=blobs.train, val=blobs.val, at=at, signal=name,
-        )  # fmt: skip
-        died = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, check=False, env=os.environ
-        )
-        code = 143 if name == "SIGTERM" else -signal.SIGKILL
-        assert died.returncode == code, died.stderr.decode()[-2000:]
+        strike(broken, settings, blobs, base, name, at)
         assert not (broken / "bundle").exists()
         done += at if name == "SIGTERM" else at - 1
         epoch, step = reached(broken)
@@ -152,6 +157,28 @@ def test_struck_at_any_step_a_training_resumes_to_the_same_curve(tmp_path, blobs
     expected, received = weights(whole), weights(broken)
     for name, value in expected.items():
         np.testing.assert_array_equal(received[name], value, err_msg=name)
+
+
+@pytest.mark.slow
+def test_begun_on_two_replicas_a_training_goes_on_with_one(tmp_path, blobs):
+    settings = FINETUNE.model_copy(update={"augmentation": "none"})
+    run_fn(fn_args(tmp_path / "whole", settings, [blobs.train], [blobs.val]))
+    broken = tmp_path / "broken"
+    two = settings.model_copy(
+        update={"execution": ExecutionSettings(strategy="mirrored", replicas=2)}
+    )
+    strike(broken, two, blobs, None, "SIGTERM", at=5)
+    place = reached(broken)
+    assert place == (1, 2)
+    root = str(broken / "checkpoints")
+    run_fn(fn_args(broken, settings, [blobs.train], [blobs.val], checkpoint_root=root))
+    curves = [
+        np.genfromtxt(folder / "run" / "steps.csv", delimiter=",", names=True)
+        for folder in (tmp_path / "whole", broken)
+    ]
+    assert [len(curve) for curve in curves] == [9, 9]
+    np.testing.assert_array_equal(curves[0]["lr"], curves[1]["lr"])
+    np.testing.assert_allclose(curves[0]["loss"], curves[1]["loss"], rtol=1e-3)
 
 
 class Stopped(Exception):

@@ -1,15 +1,28 @@
 """Signals become a request, the second one is obeyed at once, and what was there is put back."""
 
+import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
+from blob_dataset import fn_args
 
 from trainer import preemption
+from trainer.config import (
+    BackboneSettings,
+    ExecutionSettings,
+    FinetuneSettings,
+    InputSettings,
+)
 from trainer.errors import Preempted
+from trainer.run_fn import run_fn
 
 # A step that never returns to Python, as one that waits for a worker that is gone.
 STUCK = """
@@ -70,3 +83,96 @@ def test_nobody_need_know_the_error_for_the_right_exit_code():
     script = "from trainer.errors import Preempted; raise Preempted('stopped')"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 143
     assert str(Preempted("stopped")) == "stopped"
+
+
+WORKER = """
+import os, signal, sys
+sys.path[:0] = {paths!r}
+from pathlib import Path
+from blob_dataset import fn_args
+from trainer import loop
+from trainer.config import parse_stage
+from trainer.run_fn import run_fn
+
+run = loop.run
+
+def struck(training, workspace):
+    calls = iter(range(1, 10**6))
+
+    def stepped(indices, seed, step=training.step):
+        if next(calls) == {at}:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(indices, seed)
+
+    object.__setattr__(training, "step", stepped)
+    return run(training, workspace)
+
+loop.run = struck
+folder = Path({folder!r})
+run_fn(fn_args(folder, parse_stage({stage!r}), [{train!r}], [{val!r}],
+               checkpoint_root=str(folder / "checkpoints")))
+"""
+
+
+def work_together(folder: Path, settings, blobs, at: int) -> list[int]:
+    """Two workers train; the second, not the chief, hears SIGTERM in step `at` (0: never)."""
+    ports = free_ports(2)
+    workers = []
+    for index in range(2):
+        script = WORKER.format(
+            paths=sys.path, folder=str(folder), stage=settings.model_dump_json(),
+            train=blobs.train, val=blobs.val, at=at if index else 0,
+        )  # fmt: skip
+        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+        config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(config)}
+        with (folder / f"worker-{index}.log").open("a") as log:
+            workers.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", script], env=environment, stdout=log, stderr=log
+                )
+            )
+    try:
+        return [worker.wait(timeout=900) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in taken:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in taken]
+
+
+@pytest.mark.slow
+def test_one_worker_that_is_stopped_stops_all_at_one_step(tmp_path, blobs):
+    settings = FinetuneSettings(
+        input=InputSettings(image_size=32),
+        backbone=BackboneSettings(width=0.125),
+        augmentation="none",
+        epochs=2,
+        execution=ExecutionSettings(strategy="multi_worker"),
+    )
+    told = "\n".join
+    assert work_together(tmp_path, settings, blobs, at=4) == [143, 143], told(
+        path.read_text()[-2000:] for path in tmp_path.glob("*.log")
+    )
+    newest = max(path.name for path in tmp_path.glob("checkpoints/*/epoch-*"))
+    assert newest.startswith("epoch-000001-step-000001")
+    assert not (tmp_path / "bundle").exists()
+
+    assert work_together(tmp_path, settings, blobs, at=0) == [0, 0], told(
+        path.read_text()[-2000:] for path in tmp_path.glob("*.log")
+    )
+    whole = tmp_path / "whole"
+    alone = settings.model_copy(update={"execution": ExecutionSettings()})
+    run_fn(fn_args(whole, alone, [blobs.train], [blobs.val]))
+    curves = [
+        np.genfromtxt(folder / "run" / "steps.csv", delimiter=",", names=True)
+        for folder in (whole, tmp_path)
+    ]
+    assert [len(curve) for curve in curves] == [6, 6]
+    np.testing.assert_allclose(curves[0]["loss"], curves[1]["loss"], rtol=1e-3)
