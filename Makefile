@@ -26,7 +26,7 @@ PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile
 test test-all: export CUDA_VISIBLE_DEVICES := -1
 test test-all: export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help setup quickstart test test-all lint format bench clean
+.PHONY: help setup quickstart test test-all lint format bench bench-env clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) \
@@ -58,6 +58,12 @@ format: .venv/.synced ## Rewrite the code in the project's style
 bench: .venv/.synced ## Run every benchmark
 	@for file in benchmarks/*.py; do \
 		echo "== $$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; done
+
+# torchvision and lightly come without what they name as needed: that would replace PyTorch's build.
+bench-env: .venv/.synced ## Build the environment of the benchmarks' PyTorch peer in .bench-env
+	@$(BIN)/python -m venv .bench-env
+	@.bench-env/bin/pip install --quiet torch==2.13.0 numpy pillow tqdm lightning-utilities
+	@.bench-env/bin/pip install --quiet --no-deps torchvision==0.28.0 lightly==1.6.0
 
 clean: ## Remove caches and builds (the environment, data and runs stay)
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
