@@ -23,7 +23,7 @@ from trainer.preprocessing import scale
 
 LOG = logging.getLogger(__name__)
 
-# Bounds of `embedding_std`. On brain slices an untrained network has .08 and a trained one .16 or more.
+# Bounds of `embedding_std`. On brain slices an untrained network has .08, a trained one .16 and up.
 # Networks that diverge pass through .002 to .02 and may come back; dead ones stay below .0001.
 SUSPECT = 0.02
 COLLAPSED = 0.001

@@ -93,17 +93,17 @@ def training(
 
     def draw(axes: Axes) -> None:
         for line in series.values():
-            single = len(line.x) == 1
+            sparse = len(line.x) == 1 or line.x[-1] - line.x[0] >= len(line.x)
             axes.plot(
                 line.x,
                 line.y,
                 line.dash,
                 color=line.colour,
                 linewidth=line.width,
-                marker="o" if single else None,
+                marker="o" if sparse else None,
                 markersize=4,
             )
-        axes.set(xlabel="Epoch")
+        axes.set(xlabel="Epoch", xlim=(min(1, axes.get_xlim()[0]), None))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         if unit_range:

@@ -14,6 +14,7 @@ from schema.features import DESCRIPTOR_PREFIX, SPLITS
 
 MAX_DESCRIPTORS = 40
 STAGES = {"pretrain": "Pretraining", "teacher": "Teacher", "student": "Student"}
+PROBES = {"probe_linear_auc": "linear", "probe_knn_auc": "nearest neighbours"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Stage:
 
 
 def stages(evidence: Evidence) -> tuple[Stage, ...]:
-    """Draws loss, AUC or accuracy, and learning rate of each stage that was trained."""
+    """Draws loss, AUC or accuracy, probes and learning rate of each stage that was trained."""
     known = [*STAGES, *sorted(set(evidence.histories) - set(STAGES))]
     return tuple(
         _stage(STAGES.get(name, name), evidence.histories[name], f"t{position}")
@@ -117,7 +118,8 @@ def _stage(title: str, epochs: Sequence[Metrics], key: str) -> Stage:
     names = sorted({name for epoch in epochs for name in epoch})
     rates = [name for name in names if name in ("lr", "learning_rate")]
     losses = [name for name in names if name.removeprefix("val_") == "loss"]
-    aucs = [name for name in names if "auc" in name and "micro" not in name]
+    probes = [name for name in PROBES if name in names]
+    aucs = [name for name in names if "auc" in name and "micro" not in name and name not in PROBES]
     aucs = [name for name in aucs if name.removeprefix("val_") == _base(aucs)]
     accuracies = [name for name in names if "accuracy" in name]
     accuracies = [name for name in accuracies if name.removeprefix("val_") == _base(accuracies)]
@@ -125,6 +127,7 @@ def _stage(title: str, epochs: Sequence[Metrics], key: str) -> Stage:
         ("Loss", losses),
         (f"{_words(_base(aucs))}", aucs),
         (f"{_words(_base(accuracies))}", accuracies if not aucs else []),
+        ("Probe AUC", probes),
         ("Learning rate", rates),
     ]
     panels = tuple(
@@ -135,7 +138,10 @@ def _stage(title: str, epochs: Sequence[Metrics], key: str) -> Stage:
     )
     seconds = [epoch["seconds"] for epoch in epochs if is_number(epoch.get("seconds"))]
     note = f"{len(epochs)} epoch{'s' if len(epochs) != 1 else ''}"
-    return Stage(title, note + (f", {duration(sum(seconds))}" if seconds else ""), panels)
+    note += f", {duration(sum(seconds))}" if seconds else ""
+    warned = [str(epoch["epoch"]) for epoch in epochs if "warning" in epoch and "epoch" in epoch]
+    note += f"; images hardly told apart after epoch {', '.join(warned)}" if warned else ""
+    return Stage(title, note, panels)
 
 
 def _training_panel(
@@ -149,7 +155,7 @@ def _training_panel(
             if is_number(epoch.get(name))
         ]
         if points:
-            main = name.startswith("val_") or len(names) == 1
+            main = name.startswith(("val_", "probe_linear_")) or len(names) == 1
             series[name] = Line(
                 [x for x, _ in points],
                 [y for _, y in points],
@@ -159,7 +165,7 @@ def _training_panel(
     if not series:
         return None
     last = ", ".join(
-        f"{'validation' if name.startswith('val_') else 'training'} ends at {line.y[-1]:.3g}"
+        f"{_source(name)} ends at {line.y[-1]:.3g}"
         for name, line in series.items()
         if title != "Learning rate"
     )
@@ -172,6 +178,10 @@ def _training_panel(
             key, f"{description} over the epochs; {note}", series, unit_range=unit_range
         ),
     )
+
+
+def _source(name: str) -> str:
+    return PROBES.get(name) or ("validation" if name.startswith("val_") else "training")
 
 
 def _short(name: str) -> str:

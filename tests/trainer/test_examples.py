@@ -132,3 +132,10 @@ def test_identity_tells_files_of_one_size_apart(tmp_path):
         patterns.append(str(path))
     assert len({Path(path).stat().st_size for path in patterns}) == 1
     assert examples.identity(patterns[:1]) != examples.identity(patterns[1:])
+
+
+def test_absent_examples_can_be_done_without(tmp_path, blobs):
+    empty = write_records(tmp_path / "Split-val" / "data.gz", [])
+    for patterns in ([], [str(tmp_path / "absent" / "*")], [empty]):
+        assert examples.read_if_any(patterns, INPUT, CLASSES) is None
+    assert len(examples.read_if_any([blobs.val], INPUT, CLASSES)) == 45

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from trainer import sampling
+from trainer.examples import Examples
 
 
 def generator() -> np.random.Generator:
@@ -37,3 +38,30 @@ def test_balanced_uses_every_image_of_a_rare_class():
 @pytest.mark.parametrize(("examples", "wanted", "batch"), [(3, 8, 3), (100, 8, 8)])
 def test_batch_is_never_larger_than_the_data(examples, wanted, batch):
     assert sampling.batch_of(examples, wanted) == batch
+
+
+def slices_of(subjects) -> Examples:
+    count = len(subjects)
+    return Examples(np.zeros((count, 1, 1, 1), np.uint8), np.zeros(count, np.int32), subjects)
+
+
+def test_spread_takes_the_middle_slice_of_everyone_then_the_next():
+    subjects = np.array([f"p{number}" for number in range(6)] * 5, dtype=object)
+    examples = slices_of(subjects[np.random.default_rng(1).permutation(30)])
+    for random in (None, np.random.default_rng(0)):
+        chosen = sampling.spread(examples, 15, random)
+        people = examples.subjects[chosen]
+        assert len(set(chosen)) == 15
+        assert set(people[:6]) == set(people[6:12]) == set(subjects)
+        for person, middle in zip(people[:6], chosen[:6], strict=True):
+            assert middle == np.flatnonzero(examples.subjects == person)[2]
+
+
+def test_spread_draws_other_people_from_another_source():
+    examples = slices_of(np.array([f"p{number:02d}" for number in range(50)], dtype=object))
+    first, again, other = (
+        sampling.spread(examples, 10, np.random.default_rng(seed)).tolist() for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert sampling.spread(examples, 10).tolist() == list(range(10))
+    assert sorted(sampling.spread(examples, 99, np.random.default_rng(0))) == list(range(50))

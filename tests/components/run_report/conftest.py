@@ -139,6 +139,10 @@ def make_history(epochs: int, start: float, supervised: bool, seed: int) -> tupl
             row["val_macro_auc"] = float(0.82 - 0.3 * decay + rng.normal(0, 0.012))
         else:
             row["contrastive_accuracy"] = float(0.93 - 0.75 * decay)
+            row["embedding_std"] = float(0.26 - 0.18 * decay)
+            if epoch % 5 == 0 or epoch == epochs:
+                row["probe_knn_auc"] = float(0.78 - 0.2 * decay)
+                row["probe_linear_auc"] = float(0.8 - 0.2 * decay)
         rows.append(row)
     return tuple(rows)
 

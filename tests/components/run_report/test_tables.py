@@ -73,6 +73,19 @@ def test_training_curves_use_what_was_measured():
     assert panels.stages(Evidence(Run("r"), histories={"teacher": ({"epoch": 1},)}))[0].panels == ()
 
 
+def test_pretraining_shows_accuracy_probes_and_warnings():
+    history = tuple(
+        {"epoch": epoch, "loss": 9.0, "contrastive_accuracy": 0.1 * epoch, "embedding_std": 0.1}
+        for epoch in (1, 2, 3)
+    )
+    history[0]["warning"] = "The encoder hardly tells images apart."
+    history[2].update(probe_knn_auc=0.7, probe_linear_auc=0.8)
+    (stage,) = panels.stages(Evidence(Run("r"), histories={"pretrain": history}))
+    assert stage.note == "3 epochs; images hardly told apart after epoch 1"
+    assert [panel.title for panel in stage.panels] == ["Loss", "Contrastive accuracy", "Probe AUC"]
+    assert stage.panels[2].note == "linear ends at 0.8, nearest neighbours ends at 0.7"
+
+
 def test_descriptors_compare_train_with_test_and_survive_odd_histograms():
     def of(edges, counts):
         return Descriptor(1.0, 0.1, 0.0, 2.0, Histogram(edges, counts))
