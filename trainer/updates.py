@@ -5,6 +5,7 @@ working on the whole batch: gradients are those of the mean over the batch, scal
 random numbers belong to images (`trainer.draws`).
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,8 @@ from trainer import sharpness
 from trainer.config import ExecutionSettings, OptimizerSettings
 from trainer.draws import Draw
 from trainer.errors import StageError, WorkerLost
+
+LOG = logging.getLogger(__name__)
 
 # (`int32[rows]` indices of images, source of randomness) → what the objective takes: tensors whose
 # first axis are those rows. Views are drawn here, once a step, outside of what XLA compiles.
@@ -49,11 +52,12 @@ def together(strategy: tf.distribute.Strategy, compute: Callable[..., Any], *arg
     except _GONE as error:
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             raise
-        raise WorkerLost(
-            "Another worker of this training is gone "
-            f"({type(error).__name__}: {error.message[:300]}). Start all workers again: they go "
-            "on from the last saved state."
-        ) from error
+        message = (
+            f"Another worker of this training is gone (received: {type(error).__name__}). Start "
+            "all workers again: they go on from the last saved state."
+        )
+        LOG.error(message)  # whoever starts workers may tell the exit code alone
+        raise WorkerLost(message) from error
 
 
 class Update:
