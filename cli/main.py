@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from cli import ingest, phantom, registry, run, schema
+from cli import checkpoint, ingest, phantom, registry, run, schema
 from schema.errors import CortexflowError
 
 DATA, PIPELINE, MODELS = "Data", "Pipeline", "Models"
 
 
 class CortexflowGroup(TyperGroup):
-    """Turns a deliberate error into one red line and exit code 1; the rest keep their traceback."""
+    """Turns a deliberate error into one red line and its exit code; others keep their traceback."""
 
     def invoke(self, ctx: typer.Context) -> object:
         """Runs the command that was asked for."""
@@ -25,7 +25,7 @@ class CortexflowGroup(TyperGroup):
             # One line, so that the reason is the last line of any log.
             message = " ".join(str(error).split())
             typer.secho(f"Error: {message}", fg=typer.colors.RED, err=True)
-            raise typer.Exit(1) from error
+            raise typer.Exit(error.exit_code) from error
 
 
 app = typer.Typer(
@@ -82,10 +82,14 @@ app.add_typer(phantom.app, name="phantom", rich_help_panel=DATA)
 app.add_typer(schema.app, name="schema", rich_help_panel=DATA)
 _mount(run.app, PIPELINE, apart={"predict": MODELS})
 _mount(registry.app, MODELS)
+app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=MODELS)
 
 
 def main() -> None:
-    """Entry point: exits 0 passed, 1 error, 2 refused or misused, 3 insufficient evidence."""
+    """Entry point: exits 0 passed, 1 error, 2 refused or misused, 3 insufficient evidence.
+
+    143: stopped by SIGTERM, and fit to be resumed.
+    """
     app(prog_name="cortexflow")
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.training import Inputs
 
 LOG = logging.getLogger("ingest")
+TRAINER = logging.getLogger("trainer")
 
 OnNode = Callable[[NodeState], None]
 PHANTOM = "phantom"
@@ -146,29 +147,55 @@ def pinned_schema(choice: str | None, workspace: Workspace) -> str | None:
     return str(pinned)
 
 
-def pinned_checkpoint(path: str | None) -> tuple[str | None, str]:
-    """Absolute place of an exported encoder, and the hash of its weights.
+def pinned_checkpoint(
+    config: PipelineConfig, workspace: Workspace, observe: OnNode = lambda state: None
+) -> tuple[str | None, str]:
+    """Absolute place of the encoder to start from, made ready for this run, and its weights' hash.
 
     Args:
-        path: folder that a Pretrainer exported (`Format-Serving/`, `bundle/`), or None.
+        config: its `checkpoint` is a folder that a Pretrainer exported, a checkpoint in one of the
+            public code's formats, or an alias or address of one; None: there is none.
+        workspace: where downloads and converted checkpoints are kept.
+        observe: told of the node `Fetch`.
 
     Raises:
-        CortexflowError: it is no such folder.
+        CortexflowError: there is no such checkpoint, it cannot be fetched, a variable does not fit,
+            or it lacks the projection layers that the teacher wants to keep.
     """
-    if path is None:
+    if config.checkpoint is None:
         return None, ""
-    folder = Path(path).expanduser().resolve()
-    weights = folder / "bundle" / "weights.npz"
-    if not weights.is_file():
+    from trainer.checkpoints import conversion, fetching
+
+    text = config.checkpoint
+    megabytes = 1 << 20
+
+    def told(name: str, done: int, total: int) -> None:
+        TRAINER.info("%s: %d of %d MiB of %s", name, done / megabytes, total / megabytes, text)
+
+    folder = _timed(
+        "Fetch",
+        observe,
+        lambda: fetching.fetch(text, workspace.pretrained, config.teacher.input, progress=told),
+        cached=False,
+    )
+    kept, wanted = conversion.projection_layers(folder), config.teacher.ft_proj_selector
+    if wanted > kept:
         raise CortexflowError(
-            f"No checkpoint at {folder}: it lacks bundle/weights.npz. Give the folder that a "
-            "Pretrainer exported (`cortexflow show` lists them)."
+            f"The checkpoint {text} has {kept} projection layers, and the teacher would classify "
+            f"from layer {wanted}. Set teacher.ft_proj_selector={kept}"
+            + ("" if kept else ", or take a checkpoint with its projection head (…/hub)")
+            + "."
         )
-    return str(folder), hashlib.sha256(weights.read_bytes()).hexdigest()
+    with (folder / "bundle" / "weights.npz").open("rb") as weights:
+        return str(folder), hashlib.file_digest(weights, "sha256").hexdigest()
 
 
 def training_inputs(
-    config: PipelineConfig, workspace: Workspace, dataset: Path, baseline: str | None = None
+    config: PipelineConfig,
+    workspace: Workspace,
+    dataset: Path,
+    baseline: str | None = None,
+    observe: OnNode = lambda state: None,
 ) -> "Inputs":
     """Facts of the dataset and places of this machine, as the DAG needs them.
 
@@ -177,15 +204,15 @@ def training_inputs(
         workspace: where everything is kept.
         dataset: an imported dataset.
         baseline: what was live when the run first started; None looks now.
+        observe: told of the node `Fetch`, when there is a checkpoint to start from.
 
     Raises:
-        CortexflowError: a split is empty, the live model knows other classes, or a file that the
-            settings name is missing.
+        CortexflowError: a split is empty, the live model knows other classes, a file that the
+            settings name is missing, or the checkpoint cannot be used.
     """
     from pipeline.training import Inputs
 
     found = read_dataset(dataset)
-    checkpoint, checkpoint_digest = pinned_checkpoint(config.checkpoint)
     live = LocalRegistry(workspace.registry, config.model_name).live()
     if live is not None and tuple(live.lineage.get("classes", ())) != found.info.classes:
         raise CortexflowError(
@@ -202,6 +229,7 @@ def training_inputs(
             f"Nobody is in the split(s) {', '.join(empty)} of {dataset}: a model is trained, "
             "chosen and judged on different people. Import more people, or set data.spans=all."
         )
+    checkpoint, checkpoint_digest = pinned_checkpoint(config, workspace, observe)
     if baseline is None:
         baseline = f"{live.number}:{live.digest}" if live else ""
     return Inputs(

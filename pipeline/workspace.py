@@ -29,6 +29,11 @@ class Workspace:
         return self.root / "checkpoints"
 
     @property
+    def pretrained(self) -> Path:
+        """Checkpoints of others: as they were downloaded, and as base models."""
+        return self.root / "pretrained"
+
+    @property
     def registry(self) -> Path:
         """Model versions in TF Serving's layout."""
         return self.root / "registry"

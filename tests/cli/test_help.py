@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PANELS = {
     "Data": ["ingest", "phantom", "schema"],
     "Pipeline": ["run", "runs", "show", "report"],
-    "Models": ["predict", "versions", "promote", "rollback", "history", "verify"],
+    "Models": ["predict", "versions", "promote", "rollback", "history", "verify", "checkpoint"],
 }
 HEAVY = ("apache_beam", "matplotlib", "numpy", "pandas", "pydantic", "scipy", "tensorflow", "tfx")
 

@@ -1,5 +1,6 @@
 """What a run is given: data made ready, facts of the dataset, nothing that does not fit."""
 
+import json
 import shutil
 
 import pytest
@@ -108,18 +109,45 @@ def test_a_schema_is_pinned_by_its_content(place, tmp_path):
         pinned_schema(str(tmp_path / "absent"), place)
 
 
-def test_a_checkpoint_is_known_by_its_weights(tmp_path):
-    assert pinned_checkpoint(None) == (None, "")
-    with pytest.raises(CortexflowError, match=r"lacks bundle/weights\.npz"):
-        pinned_checkpoint(str(tmp_path))
-    weights = tmp_path / "bundle" / "weights.npz"
-    weights.parent.mkdir()
-    weights.write_bytes(b"1")
-    _, first = pinned_checkpoint(str(tmp_path))
-    weights.write_bytes(b"2")
-    path, second = pinned_checkpoint(str(tmp_path))
-    assert path == str(tmp_path)
+def exported(folder, *, weights=b"1", image_size=96, projection=True):
+    """What a Pretrainer leaves, as far as the pipeline looks at it."""
+    (folder / "bundle").mkdir(parents=True, exist_ok=True)
+    head = {"layers": 3, "dim": 128} if projection else None
+    description = {
+        "kind": "encoder",
+        "architecture": {"projection": head},
+        "input": {"image_size": image_size, "channels": 1},
+    }
+    (folder / "bundle" / "model.json").write_text(json.dumps(description))
+    (folder / "bundle" / "weights.npz").write_bytes(weights)
+    return with_overrides(MRI, ["pretrain=null", f"checkpoint={folder}"])
+
+
+def test_a_checkpoint_is_known_by_its_weights(place, tmp_path):
+    assert pinned_checkpoint(MRI, place) == (None, "")
+    states = []
+    path, first = pinned_checkpoint(exported(tmp_path / "a"), place, states.append)
+    assert [(state.node, state.state) for state in states] == [
+        ("Fetch", "running"), ("Fetch", "ran"),
+    ]  # fmt: skip
+    assert path == str(tmp_path / "a")
+    _, second = pinned_checkpoint(exported(tmp_path / "a", weights=b"2"), place)
     assert first != second
+
+
+def test_a_checkpoint_that_is_not_there_is_told(place, tmp_path):
+    for text, hint in ((tmp_path, "No checkpoint at"), ("simclrv2/pretrained/r51", "Did you mean")):
+        config = with_overrides(MRI, ["pretrain=null", f"checkpoint={text}"])
+        with pytest.raises(CortexflowError, match=hint):
+            pinned_checkpoint(config, place)
+
+
+def test_a_checkpoint_without_the_projection_that_is_wanted_is_told_first(place, tmp_path):
+    config = exported(tmp_path, projection=False)
+    with pytest.raises(CortexflowError, match=r"Set teacher\.ft_proj_selector=0"):
+        pinned_checkpoint(config, place)
+    without = with_overrides(config, ["teacher.ft_proj_selector=0"])
+    assert pinned_checkpoint(without, place)[0] == str(tmp_path)
 
 
 def test_people_keep_their_split_whatever_else_is_set(images, place):

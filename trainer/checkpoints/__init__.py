@@ -1,0 +1,1 @@
+"""Published and own checkpoints: found, downloaded, read, transferred, verified, converted."""

@@ -1,0 +1,120 @@
+"""From what a user names to a place on this machine: alias, address or path."""
+
+import os
+import shutil
+import urllib.error
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import tensorflow as tf
+import tensorflow_hub as hub
+
+from trainer.checkpoints import aliases, download
+from trainer.checkpoints.download import LOG, Progress, quiet
+from trainer.checkpoints.errors import DownloadError, UnknownCheckpoint
+from trainer.checkpoints.locking import locked
+from trainer.config import BackboneSettings
+
+_HUB_CACHE = "TFHUB_CACHE_DIR"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A checkpoint on this machine, and the backbone that its name promises, if it promises any."""
+
+    path: Path
+    expected: BackboneSettings | None = None
+
+
+def locate(text: str, cache: Path, progress: Progress = quiet) -> Located:
+    """Finds a checkpoint, and downloads it when it is not here yet.
+
+    Args:
+        text: a path; an alias such as `simclrv2/pretrained/r50_1x_sk0`; a `gs://` folder of a
+            public bucket; the `https://` address of a `.tar.gz` of a SavedModel (fetched by
+            tensorflow-hub); or a folder in any other file system that TensorFlow reads.
+        cache: where downloads are kept.
+        progress: told of the file at hand, and of bytes done and in all.
+
+    Raises:
+        UnknownCheckpoint: there is neither such a file nor such an alias; names the nearest.
+        DownloadError: it could not be fetched; says how to fetch it by hand.
+    """
+    path = Path(text).expanduser()
+    if "://" not in text and (path.exists() or Path(f"{path}.index").is_file()):
+        return Located(path.resolve())
+    scheme = urlsplit(text).scheme if "://" in text else ""
+    if scheme == "gs":
+        published = aliases.of_address(text)
+        expected = published.backbone if published else None
+        return Located(download.folder(text, aliases.kept_at(text, cache), progress), expected)
+    if scheme in ("https", "http"):
+        return Located(_archive(text, cache))
+    if scheme:
+        return Located(_copied(text, cache))
+    if aliases.looks_like_one(text):
+        found = aliases.find(text)
+        place = aliases.kept_at(found.url, cache)
+        return Located(download.folder(found.url, place, progress), found.backbone)
+    raise UnknownCheckpoint(
+        f"No checkpoint at {path.resolve()}, and {text!r} is no alias of a published one. Give a "
+        "folder, an address (gs://, https://), or one of `cortexflow checkpoint list`."
+    )
+
+
+def _archive(url: str, cache: Path) -> Path:
+    if urlsplit(url).scheme == "http" and urlsplit(url).hostname not in _LOOPBACK:
+        raise DownloadError(f"{url} could be altered on its way. Use its https:// address.")
+    LOG.info("downloading %s", url)
+    try:
+        with _hub_cache(cache / "hub"):
+            return Path(hub.resolve(url))
+    except (OSError, ValueError, RuntimeError, urllib.error.URLError) as error:
+        raise DownloadError(
+            f"{url} could not be fetched or unpacked: {error}. Without a network here, fetch the "
+            "archive elsewhere, unpack it, and use the folder: --set pretrain=null --set "
+            "checkpoint=FOLDER"
+        ) from error
+
+
+@contextmanager
+def _hub_cache(folder: Path) -> Iterator[None]:
+    """Leads tensorflow-hub, which knows this variable alone, to the workspace."""
+    before = os.environ.get(_HUB_CACHE)
+    os.environ[_HUB_CACHE] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_HUB_CACHE]
+        else:
+            os.environ[_HUB_CACHE] = before
+
+
+def _copied(url: str, cache: Path) -> Path:
+    """A folder of any file system that `tf.io.gfile` reads, copied here."""
+    target = aliases.kept_at(url, cache)
+    with locked(target, LOG):
+        if target.exists():
+            return target
+        partial = target.with_name(target.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            if not tf.io.gfile.isdir(url):
+                raise DownloadError(f"There is no folder at {url}.")
+            for source, _, files in tf.io.gfile.walk(url):
+                inside = source.removeprefix(url).strip("/")
+                (partial / inside).mkdir(parents=True, exist_ok=True)
+                for name in files:
+                    there = f"{source.rstrip('/')}/{name}"
+                    tf.io.gfile.copy(there, str(partial / inside / name))
+        except (tf.errors.OpError, OSError) as error:
+            raise DownloadError(
+                f"{url} cannot be read: {error}. Copy the folder to this machine and name its path."
+            ) from error
+        partial.rename(target)
+    return target

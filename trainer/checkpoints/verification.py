@@ -1,0 +1,172 @@
+"""Whether a transferred network answers as the original does, seen on a batch of images."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.checkpoints.errors import VerificationError
+from trainer.checkpoints.report import Verification
+from trainer.checkpoints.transfer import Transferred
+
+# Two orders of magnitude above what rounding does to a ResNet-152, three below a wrong layer.
+TOLERANCE = 1e-3
+_SIZE = 64  # pixels of the probe: small, yet every layer but the last group sees several positions
+POOLED, PROJECTED, LOGITS = "final_avg_pool", "proj_head_output", "logits_sup"
+Outputs = Mapping[str, np.ndarray]
+
+
+def probe(channels: int) -> np.ndarray:
+    """Two images of noise on a gradient, `float32[2, 64, 64, channels]` in [0, 1]."""
+    random = np.random.Generator(np.random.PCG64(0))
+    ramp = np.linspace(0, 1, _SIZE)[:, None, None]
+    noise = random.random((2, _SIZE, _SIZE, channels))
+    return ((ramp + noise) / 2).astype(np.float32)
+
+
+def against_saved_model(
+    transferred: Transferred, saved_model: Path | None, channels: int
+) -> tuple[Verification, int | None]:
+    """Compares a transferred network with the SavedModel or TensorFlow 1 module it came from.
+
+    Args:
+        transferred: our network.
+        saved_model: folder of the original, or None when there is nothing to call.
+        channels: of our network; for one, the original sees the same grey image three times.
+
+    Returns:
+        What was found, and the layer of the projection head that feeds the supervised head
+        (`ft_proj_selector`), or None when the original does not tell.
+
+    Raises:
+        VerificationError: an output is further off than `TOLERANCE`.
+    """
+    if saved_model is None:
+        return Verification(reason="a checkpoint without a model that could be called"), None
+    images = probe(channels)
+    with _full_precision():
+        try:
+            theirs = _original(saved_model, np.repeat(images, 3, -1) if channels == 1 else images)
+        except Exception as error:  # whatever somebody else's graph may raise
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            return Verification(reason=f"the original could not be called ({reason[0]})"), None
+        ours, hiddens = _ours(transferred, images)
+        if POOLED not in theirs:
+            given = ", ".join(sorted(theirs)) or "nothing"
+            return Verification(reason=f"the original gives no {POOLED} (it gives {given})"), None
+        selector = None
+        if LOGITS in theirs and transferred.head is not None:
+            selector, ours[LOGITS] = _logits(transferred, hiddens, theirs[LOGITS])
+    return compare(ours, theirs, str(saved_model)), selector
+
+
+def compare(ours: Outputs, theirs: Outputs, origin: str) -> Verification:
+    """Largest differences relative to the largest value, of the outputs that both have.
+
+    Raises:
+        VerificationError: one is above `TOLERANCE`, or of another shape.
+    """
+    errors: dict[str, float] = {}
+    for name in [name for name in ours if name in theirs]:
+        mine, wanted = ours[name], theirs[name]
+        if mine.shape != wanted.shape:
+            raise VerificationError(
+                f"{origin}: {name} of the original has the shape {list(wanted.shape)}, of the "
+                f"transferred network {list(mine.shape)}. They are different networks."
+            )
+        scale = float(np.abs(wanted).max()) or 1.0
+        errors[name] = float(np.abs(mine - wanted).max()) / scale
+        if not errors[name] <= TOLERANCE:
+            raise VerificationError(
+                f"{origin}: the transferred network does not reproduce the original's {name}: "
+                f"largest relative error {errors[name]:.2g} on the probe batch, allowed "
+                f"{TOLERANCE:g}. Its variables are not what their names say, or its graph is not "
+                "SimCLR's; it is not used."
+            )
+    return Verification(errors)
+
+
+def _ours(
+    transferred: Transferred, images: np.ndarray
+) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """Outputs by the original's names, and every layer that a supervised head might read."""
+    encoder = transferred.encoder
+    pooled = encoder.backbone(images, training=False)[POOLED]
+    outputs = {POOLED: pooled.numpy()}
+    hiddens = [outputs[POOLED]]
+    if encoder.projection is not None:
+        hiddens = [hidden.numpy() for hidden in encoder.projection(pooled, training=False)]
+        outputs[PROJECTED] = hiddens[-1]
+    return outputs, hiddens
+
+
+def _logits(
+    transferred: Transferred, hiddens: list[np.ndarray], theirs: np.ndarray
+) -> tuple[int, np.ndarray]:
+    """The layer whose logits are nearest the original's, and those logits."""
+    head = transferred.head
+    assert head is not None
+    rows = head.kernel.shape[0]
+    answers = {
+        layer: head(hidden).numpy()
+        for layer, hidden in enumerate(hiddens)
+        if hidden.shape[1] == rows
+    }
+    nearest = min(answers, key=lambda layer: float(np.abs(answers[layer] - theirs).max()))
+    return nearest, answers[nearest]
+
+
+def _original(folder: Path, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Every vector per image that the original gives, in inference mode."""
+    call = _callable(folder)
+    outputs = call(tf.constant(images))
+    return {
+        name: output.numpy()
+        for name, output in outputs.items()
+        if isinstance(output, tf.Tensor) and output.shape.rank == 2
+    }
+
+
+def _callable(folder: Path) -> Callable[[tf.Tensor], Mapping[str, tf.Tensor]]:
+    with _quiet():
+        try:
+            loaded = tf.saved_model.load(str(folder))
+        except (ValueError, RuntimeError):
+            # A TensorFlow 1 module has a graph for training (`train`) and one without a tag.
+            loaded = tf.saved_model.load(str(folder), tags=[])
+    if callable(loaded):
+        return lambda images: loaded(images, trainable=False)
+    signature = loaded.signatures["default"]
+
+    def answer(images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        # The loaded object owns the variables, so it must live as long as its signature.
+        assert loaded is not None
+        return signature(images=images)
+
+    return answer
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keeps graphics cards from rounding to 10 bits, which would look like a difference."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides the hundreds of warnings about gradients that the public models did not save."""
+    logger = tf.get_logger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
