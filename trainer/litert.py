@@ -18,7 +18,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,10 @@ def convert(
         for levels in calibration:
             yield [scale(levels[None])]
 
-    with _saved(model, settings, temperature) as folder:
+    def logits(images: tf.Tensor) -> tf.Tensor:
+        return model(images, training=False) / temperature
+
+    with _saved(model, logits, settings) as folder:
         exact = tf.lite.TFLiteConverter.from_saved_model(folder)
         quantised = tf.lite.TFLiteConverter.from_saved_model(folder)
         quantised.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -123,20 +126,22 @@ def convert(
 
 def convert_quantized(network: QuantizedStudent, settings: InputSettings) -> bytes:
     """Converts a student trained for int8; scales and zero points follow from its ranges."""
-    with _saved(network, settings) as folder:
+    with _saved(network, network.convertible, settings) as folder:
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         return converter.convert()
 
 
 @contextlib.contextmanager
-def _saved(model: keras.Model, settings: InputSettings, temperature: float = 1.0) -> Iterator[str]:
+def _saved(
+    model: keras.Model, logits: Callable[[tf.Tensor], tf.Tensor], settings: InputSettings
+) -> Iterator[str]:
     """Writes what is converted, one image to its probabilities, as a SavedModel for a while."""
     size, channels = settings.image_size, settings.channels
 
     @tf.function(input_signature=[tf.TensorSpec((1, size, size, channels), name="images")])
     def probabilities(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": tf.nn.softmax(model(images, training=False) / temperature)}
+        return {"probabilities": tf.nn.softmax(logits(images))}
 
     module = tf.Module()
     module.weights = [weight.value for weight in model.weights]

@@ -13,7 +13,7 @@ converter gives these alone a scale per output channel.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -26,6 +26,9 @@ from trainer.student import Student, cell_of
 MOMENTUM = 0.99  # of the moving extremes, per batch
 _BATCH = 32  # images at a time when ranges are measured
 _SMALLEST = 1e-6  # a range needs a width, also where all values are zero
+
+Bounds = Sequence[tf.Tensor | float]  # least and greatest value
+Average = Callable[[tf.Tensor, list[int], Bounds], tf.Tensor]
 
 
 class Convolution(NamedTuple):
@@ -99,7 +102,11 @@ class QuantizedStudent(keras.Model):
         Returns:
             `float32[N, classes]`, logits over the temperature.
         """
-        return self._forward(images, MOMENTUM if training else None)
+        return self._forward(images, MOMENTUM if training else None, _averaged)
+
+    def convertible(self, images: tf.Tensor) -> tf.Tensor:
+        """What `call` computes, in the operations by which the converter knows what is meant."""
+        return self._forward(images, None, _averaged_and_rounded)
 
     def measure_ranges(self, levels: np.ndarray) -> None:
         """Sets the ranges to what images show, as if they were batches of training.
@@ -108,15 +115,16 @@ class QuantizedStudent(keras.Model):
             levels: `uint8[M, S, S, C]`, M ≥ 1.
         """
         for start in range(0, len(levels), _BATCH):
-            self._forward(scale(levels[start : start + _BATCH]), MOMENTUM if start else 0.0)
+            momentum = MOMENTUM if start else 0.0
+            self._forward(scale(levels[start : start + _BATCH]), momentum, _averaged)
 
-    def _forward(self, images: tf.Tensor, momentum: float | None) -> tf.Tensor:
+    def _forward(self, images: tf.Tensor, momentum: float | None, average: Average) -> tf.Tensor:
         x = _rounded(images, (0.0, 1.0))  # the levels of the image file: nothing is lost
         for position, pool in enumerate(self._pools):
             x, bounds = self._layer(x, position, "SAME", momentum)
             x = tf.nn.max_pool2d(x, pool, pool, "VALID") if pool > 1 else x
         cell = cell_of(x.shape, self._cells)
-        x = _rounded(tf.nn.avg_pool2d(x, cell, cell, "VALID"), bounds)
+        x = average(x, cell, bounds)
         x, _ = self._layer(x, len(self._pools), "VALID", momentum)
         x, _ = self._layer(x, len(self._pools) + 1, "VALID", momentum)
         return tf.reshape(x, (-1, x.shape[-1]))
@@ -136,7 +144,24 @@ class QuantizedStudent(keras.Model):
         return _rounded(x, tf.unstack(bounds)), tf.unstack(bounds)
 
 
-def _rounded(x: tf.Tensor, bounds: Sequence[tf.Tensor | float]) -> tf.Tensor:
+def _averaged_and_rounded(x: tf.Tensor, cell: list[int], bounds: Bounds) -> tf.Tensor:
+    return _rounded(tf.nn.avg_pool2d(x, cell, cell, "VALID"), bounds)
+
+
+def _averaged(x: tf.Tensor, cell: list[int], bounds: Bounds) -> tf.Tensor:
+    """Averages levels as LiteRT does: what is midway goes away from the middle of the range.
+
+    The average of four levels is midway one time in four, so it matters which way it goes.
+    """
+    exact = tf.nn.avg_pool2d(x, cell, cell, "VALID")
+    step = tf.maximum(bounds[1], _SMALLEST) / 255  # a ReLU's range starts at zero
+    count = cell[0] * cell[1]
+    levels = tf.round(exact * count / step) / count - 128
+    rounded = tf.sign(levels) * tf.floor(tf.abs(levels) + 0.5)
+    return exact + tf.stop_gradient((rounded + 128) * step - exact)
+
+
+def _rounded(x: tf.Tensor, bounds: Bounds) -> tf.Tensor:
     low, high = bounds
     return tf.quantization.fake_quant_with_min_max_vars(x, low, tf.maximum(high, low + _SMALLEST))
 
