@@ -59,6 +59,7 @@ def distilled(folder, teacher: str, blobs, **changes):
     return bundle.load(folder / "bundle"), report
 
 
+@pytest.mark.slow
 def test_a_student_of_the_teachers_own_network(blobs, tmp_path, teacher):
     student, report = distilled(tmp_path, teacher, blobs, network="teacher")
     origin = bundle.load(bundle.beside(teacher))
