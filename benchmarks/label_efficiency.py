@@ -11,9 +11,8 @@ Each is measured by its macro AUC over test people (mean probability of a person
 of five test people or more).
 
 The fraction is of each class's people, two at least, of those who train and of those who validate
-alike: labels that choose an epoch are labels used (Oliver et al. 2018, section 4.6). The answer
-depends on it: with `--all-validate` every validation person's label chooses, whatever the fraction,
-which helps a network from scratch more than a pretrained one.
+alike: labels that choose an epoch are labels used (Oliver et al. 2018, section 4.6). With
+`--all-validate` every validation person's label chooses, whatever the fraction: report both.
 
 On the phantom every seed is a cohort of its own, so the paired intervals (Student's t over seeds)
 speak of new people. In a folder the people are the same ones, divided anew: there they speak of
