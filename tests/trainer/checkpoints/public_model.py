@@ -93,7 +93,11 @@ def norm(w: Weights, path, scope, x, training, relu=True, scope_1="", center=Tru
         for f in ("gamma", "beta", "moving_mean", "moving_variance")
     )
     if training:
-        mean, variance = tf.nn.moments(x, list(range(x.shape.rank - 1)))
+        # By sums of squares, as its synchronised layer does: the golden bits depend on it.
+        axes = list(range(x.shape.rank - 1))
+        count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
+        mean = tf.reduce_sum(x, axes) / count
+        variance = tf.reduce_sum(tf.square(x), axes) / count - tf.square(mean)
     x = tf.nn.batch_normalization(x, mean, variance, beta, gamma, 1e-5)
     return tf.nn.relu(x) if relu else x
 

@@ -46,9 +46,9 @@ def assert_answers(transferred, public, images):
     "settings",
     [
         {"depth": 18, "stem": "cifar"},
-        {"depth": 34},
+        pytest.param({"depth": 34}, marks=pytest.mark.slow),
         {"depth": 18, "sk_ratio": 0.0625},
-        {"depth": 50, "width": 0.25, "sk_ratio": 0.5},
+        pytest.param({"depth": 50, "width": 0.25, "sk_ratio": 0.5}, marks=pytest.mark.slow),
         pytest.param({"depth": 50, "width": 3, "sk_ratio": 0.0625}, marks=pytest.mark.slow),
         pytest.param({"depth": 101}, marks=pytest.mark.slow),
         pytest.param({"depth": 152, "sk_ratio": 0.0625}, marks=pytest.mark.slow),
@@ -125,7 +125,7 @@ def test_converted_objects_are_matched_by_their_names(images, tmp_path):
     assert_answers(transfer(stored, COLOUR), public, images)
 
 
-@pytest.mark.parametrize("prefix", ["", "module"])
+@pytest.mark.parametrize("prefix", [pytest.param("", marks=pytest.mark.slow), "module"])
 def test_names_of_tensorflow_1_are_read(images, tmp_path, prefix):
     public = PublicModel(NARROW)
     variables = {
@@ -233,8 +233,12 @@ def test_two_variables_that_changed_places_are_refused_with_both_shapes(tmp_path
     ("path", "name"),
     [
         (FIRST, "base_model/conv2d_2/kernel"),
-        (HIDDEN, "head_contrastive/nl_1/dense/kernel"),
-        ("supervised_head/linear_layer/dense/kernel", "head_supervised/linear_layer/dense/kernel"),
+        pytest.param(HIDDEN, "head_contrastive/nl_1/dense/kernel", marks=pytest.mark.slow),
+        pytest.param(
+            "supervised_head/linear_layer/dense/kernel",
+            "head_supervised/linear_layer/dense/kernel",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_lost_variable_is_named(tmp_path, path, name):
@@ -283,7 +287,11 @@ def test_what_is_no_network_of_ours_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("part", "output"), [("backbone", "final_avg_pool"), ("projection", "proj_head_output")]
+    ("part", "output"),
+    [
+        ("backbone", "final_avg_pool"),
+        pytest.param("projection", "proj_head_output", marks=pytest.mark.slow),
+    ],
 )
 def test_a_network_that_answers_otherwise_is_refused(saved_model, part, output):
     """Names and shapes may all be right, and the weights still not where they belong."""
