@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.stats import kstest
 
 from trainer import augmentation
 from trainer.augmentation import augment
@@ -75,6 +76,7 @@ def test_blur_equals_the_reference(shared):
     golden = stored["blur_k7_s1.3"]
     np.testing.assert_allclose(blurred.mean(), golden["mean"], rtol=1e-6)
     np.testing.assert_allclose(blurred[0, 0], golden["corner"], atol=1e-6)
+    np.testing.assert_allclose(blurred[5, 5:8], golden["px"], atol=1e-6)
 
 
 def test_blur_widths_are_each_images_own():
@@ -131,7 +133,9 @@ def test_crops_have_the_areas_aspects_and_places_of_the_reference():
         np.testing.assert_allclose(
             np.quantile(ours, quantiles), np.quantile(theirs, quantiles), atol=3.0
         )
-    assert (rows * columns / size**2).min() > 0.079
+    areas = rows * columns / size**2
+    assert 0.0999 < areas.min() < 0.105
+    assert (boxes[:, 0] * boxes[:, 1] / size**2).min() > 0.095  # its sides are whole pixels
     assert (rows <= size + 0.01).all()
     assert (columns <= size + 0.01).all()
     assert 0.74 < (columns / rows).min() < (columns / rows).max() < 1.34
@@ -200,6 +204,95 @@ def test_colour_jitter_spares_some_images():
     assert 0.74 < changed.mean() < 0.86
     whole = augmentation.colour_jitter(images, strength=0.0, probability=1.0, draw=Draw(SEED))
     np.testing.assert_allclose(whole, images, atol=1e-6)
+
+
+@pytest.fixture
+def uncropped(monkeypatch):
+    """The policies' own constants, seen on images that stay where they are."""
+    monkeypatch.setattr(augmentation, "random_crop", lambda images, *, draw: images)
+
+
+def assert_uniform(values, low: float, high: float):
+    """Kolmogorov and Smirnov's test, and nothing outside of the bounds."""
+    assert low - 1e-3 < values.min() < values.max() < high + 1e-3
+    assert kstest(values, "uniform", (low, high - low)).pvalue > 1e-3
+
+
+def changed(views, images):
+    return np.abs(views - images).max(axis=(1, 2, 3)) > 1e-7
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_brightness_and_contrast_multiply_by_uniform_factors(uncropped, strength):
+    """Contrast keeps the mean, brightness multiplies all: both factors can be read off."""
+    grey = np.float32([[0.18, 0.22], [0.22, 0.18]])
+    images = tf.constant(np.tile(grey[None, ..., None], (4000, 1, 1, 1)))
+    views = augment(images, "simclr", draw=Draw(SEED), strength=strength, blurred=False).numpy()
+    jittered = changed(views, images)
+    assert 0.78 < jittered.mean() < 0.82
+    means = views[jittered].mean(axis=(1, 2, 3))
+    brightness = means / 0.2
+    contrast = (views[jittered, 0, 1, 0] - means) / 0.02 / brightness
+    for factors in (brightness, contrast):
+        assert_uniform(factors, 1 - 0.8 * strength, 1 + 0.8 * strength)
+    assert abs(np.corrcoef(brightness, contrast)[0, 1]) < 0.06
+
+
+def test_saturation_and_hue_are_uniform_and_a_fifth_turns_grey(uncropped):
+    colour = tf.image.hsv_to_rgb([0.4, 0.3, 0.3])  # far from every bound of its factors
+    images = tf.tile(colour[None, None, None], [4000, 2, 2, 1])
+    views = augment(images, "simclr", draw=Draw(SEED), blurred=False).numpy()[:, 0, 0]
+    grey = views.max(axis=-1) - views.min(axis=-1) < 1e-6
+    assert 0.18 < grey.mean() < 0.22
+    hue, saturation, value = tf.image.rgb_to_hsv(views[~grey]).numpy().T
+    jittered = np.abs(views[~grey] - colour).max(axis=-1) > 1e-6
+    assert 0.78 < jittered.mean() < 0.82
+    assert_uniform(value[jittered] / 0.3, 0.2, 1.8)
+    assert_uniform(saturation[jittered] / 0.3, 0.2, 1.8)
+    assert_uniform(hue[jittered] - 0.4, -0.2, 0.2)
+
+
+def test_steps_of_the_jitter_come_in_both_orders_and_each_is_clipped(uncropped):
+    """Factors are read off dark images, which nothing clips, and applied to bright ones."""
+    grey = np.float32([[0.5, 0.8], [0.8, 0.9]])[None, ..., None]
+    bright, dark = (np.tile(grey * factor, (3000, 1, 1, 1)) for factor in (1, 0.25))
+    views, plain = (
+        augment(tf.constant(x), "simclr", draw=Draw(SEED), blurred=False).numpy()
+        for x in (bright, dark)
+    )
+    jittered = changed(plain, dark)
+    views, plain, bright = views[jittered], plain[jittered], bright[jittered]
+    spread = np.ptp(plain, axis=(1, 2, 3), keepdims=True)
+    brightness = plain.mean(axis=(1, 2, 3), keepdims=True) / dark[0].mean()
+    contrast = spread / np.ptp(dark[0]) / brightness
+
+    def brighter(x):
+        return np.clip(x * brightness, 0, 1)
+
+    def contrasted(x):
+        mean = x.mean(axis=(1, 2, 3), keepdims=True)
+        return np.clip(mean + (x - mean) * contrast, 0, 1)
+
+    def equal(expected):
+        return np.abs(views - expected).max(axis=(1, 2, 3)) < 1e-4
+
+    first, last = equal(contrasted(brighter(bright))), equal(brighter(contrasted(bright)))
+    assert (first | last).all()
+    assert 0.4 < first[first ^ last].mean() < 0.6
+    mean = bright.mean(axis=(1, 2, 3), keepdims=True)
+    once = np.clip((mean + (bright - mean) * contrast) * brightness, 0, 1)
+    assert equal(once).mean() < 0.9  # clipping at the end alone would show
+
+
+def test_half_of_the_images_are_blurred_each_by_its_own_uniform_width(uncropped):
+    points = np.zeros((3000, 64, 64, 1), np.float32)
+    points[:, 32, 32] = 1
+    views = augment(tf.constant(points), "simclr", draw=Draw(SEED), strength=0.0).numpy()
+    blurred = changed(views, points) | (views[:, 32, 33, 0] > 0)
+    assert 0.47 < blurred.mean() < 0.53
+    fall = views[blurred, 32, 33, 0].astype(np.float64) / views[blurred, 32, 32, 0]
+    assert_uniform(np.sqrt(-0.5 / np.log(fall)), 0.1, 2.0)
+    assert (views[:, 32, 36:, 0] == 0).all()  # int(64 // 10 / 2) = 3 pixels to either side
 
 
 def test_noise_is_bounded_and_spares_some_images():

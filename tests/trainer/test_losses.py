@@ -70,9 +70,29 @@ def test_nt_xent_of_orthogonal_pairs_is_analytic():
     assert losses.contrastive_accuracy(basis, basis) == 1
 
 
-def test_nt_xent_of_equal_embeddings_is_chance():
-    ones = np.ones((5, 3), np.float32)
-    np.testing.assert_allclose(losses.nt_xent(ones, ones, 0.1), 2 * np.log(9), rtol=1e-5)
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+@pytest.mark.parametrize("count", [1, 2, 5, 64])
+def test_nt_xent_of_equal_embeddings_is_chance(count, temperature):
+    ones = np.ones((count, 3), np.float32)
+    expected = 2 * np.log(2 * count - 1)
+    np.testing.assert_allclose(
+        losses.nt_xent(ones, ones, temperature), expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_nt_xent_s_gradient_equals_differences_of_the_paper_s_loss():
+    """Through length, both directions and every negative."""
+    views = np.random.default_rng(9).normal(size=(2, 3, 2))
+    hidden = tf.Variable(views, dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        loss = losses.nt_xent(hidden[0], hidden[1], 0.4)
+    expected = np.zeros_like(views)
+    for place in np.ndindex(views.shape):
+        step = np.zeros_like(views)
+        step[place] = 1e-5
+        above, below = (contrastive_oracle(*(views + sign * step), 0.4) for sign in (1, -1))
+        expected[place] = (above - below) / 2e-5
+    np.testing.assert_allclose(tape.gradient(loss, hidden), expected, atol=1e-4)
 
 
 def test_nt_xent_of_zero_embeddings_has_finite_gradients():
@@ -130,6 +150,47 @@ def test_distillation_does_not_teach_the_teacher_and_bears_no_labels():
     assert gradients[1] is None
     assert np.isfinite(gradients[0]).all()
     assert np.abs(gradients[0]).max() > 0
+
+
+def imitation_gradient(student, teacher, temperature):
+    student = tf.Variable(student, dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        loss = losses.DistillationLoss(temperature, 0.0)(
+            np.full(len(teacher), -1), student, teacher
+        )
+    return tape.gradient(loss, student).numpy()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_distillation_s_gradient_is_the_softened_difference(temperature):
+    """T (softmax(s / T) - softmax(t / T)) / N: zero where the two say the same."""
+    student, teacher = np.random.default_rng(6).normal(size=(2, 5, 3))
+    difference = softmax(student / temperature) - softmax(teacher / temperature)
+    np.testing.assert_allclose(
+        imitation_gradient(student, teacher, temperature), temperature * difference / 5, atol=1e-6
+    )
+    np.testing.assert_allclose(imitation_gradient(teacher, teacher, temperature), 0, atol=1e-7)
+
+
+def test_hot_distillation_matches_logits():
+    """As T grows: squared differences of centred logits (Hinton, Vinyals & Dean 2015, section 2.1).
+
+    Without the factor T² the gradient would vanish.
+    """
+    student, teacher = np.random.default_rng(7).normal(size=(2, 5, 4))
+    centred = student - teacher - (student - teacher).mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        imitation_gradient(student, teacher, 300.0), centred / (5 * 4), atol=5e-4
+    )
+
+
+@pytest.mark.parametrize("temperature", [1e-2, 1.0, 20.0])
+def test_distillation_of_a_perfect_student_is_the_teacher_s_entropy(temperature):
+    logits = np.random.default_rng(8).normal(size=(6, 3)).astype(np.float32)
+    soft = softmax(logits.astype(np.float64) / temperature)
+    entropy = -(soft * np.log(np.maximum(soft, 1e-300))).sum(axis=1).mean()
+    loss = losses.DistillationLoss(temperature, 0.0)(np.full(6, -1), logits, logits)
+    np.testing.assert_allclose(loss, temperature**2 * entropy, rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize(("temperature", "alpha"), [(0, 0.5), (-1, 0.5), (1, -0.1), (1, 1.1)])

@@ -51,6 +51,24 @@ def test_peak_middle_and_end():
     )
 
 
+def test_values_of_the_paper():
+    """Linear from nothing, then half a cosine: √3 / 2 and 1 / 2 of the way have closed forms."""
+    schedule = WarmupCosine(1.0, warmup_steps=4, total_steps=4 + 12)
+    rising = [schedule(step) for step in range(5)]
+    np.testing.assert_allclose(rising, [0, 0.25, 0.5, 0.75, 1], rtol=1e-6)
+    falling = [schedule(4 + step) for step in (2, 4, 6, 8, 10, 12)]
+    expected = [0.5 + 3**0.5 / 4, 0.75, 0.5, 0.25, 0.5 - 3**0.5 / 4, 0]
+    np.testing.assert_allclose(falling, expected, atol=1e-6)
+
+
+def test_no_step_is_wasted():
+    """Without warm-up every step learns: the rate is 0 only past the end."""
+    schedule = WarmupCosine(1.0, warmup_steps=0, total_steps=50)
+    rates = np.array([schedule(step) for step in range(50)])
+    assert (rates > 0).all()
+    assert (np.diff(rates) < 0).all()
+
+
 @pytest.mark.parametrize(("warmup", "total"), [(10, 10), (11, 10), (-1, 10), (0, 0)])
 def test_a_warm_up_that_fills_the_training_is_refused(warmup, total):
     with pytest.raises(ValueError, match="Lower warmup_epochs"):
