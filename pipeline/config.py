@@ -12,8 +12,16 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from schema.errors import CortexflowError
-from trainer.config import DistilSettings, FinetuneSettings, PretrainSettings, Settings
+from trainer.config import (
+    SMALLEST_IMAGE,
+    DistilSettings,
+    FinetuneSettings,
+    PretrainSettings,
+    Settings,
+    StageSettings,
+)
 
+STAGES = ("pretrain", "teacher", "student")
 # The third flag makes Beam's DirectRunner decline Prism, which it would first try to download.
 BEAM_IN_PROCESS = (
     "--runner=DirectRunner",
@@ -72,15 +80,39 @@ class PipelineConfig(Settings):
     gate: GateSettings = GateSettings()
     beam_args: tuple[str, ...] = BEAM_IN_PROCESS
 
+    @property
+    def stages(self) -> dict[str, StageSettings]:
+        """The stages that there are, by the names of their settings, in order."""
+        named = {name: getattr(self, name) for name in STAGES}
+        return {name: stage for name, stage in named.items() if stage is not None}
+
     @model_validator(mode="after")
     def _one_input(self) -> "PipelineConfig":
-        stages = [stage for stage in (self.pretrain, self.teacher, self.student) if stage]
-        if len({stage.input for stage in stages}) > 1:
+        if len({stage.input for stage in self.stages.values()}) > 1:
             raise ValueError(
                 "pretrain.input, teacher.input and student.input must be equal (received "
-                + ", ".join(f"{stage.stage}: {stage.input}" for stage in stages)
+                + ", ".join(f"{name}: {stage.input}" for name, stage in self.stages.items())
                 + "). Set all of them, for example with --set input.image_size=96"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_strategy(self) -> "PipelineConfig":
+        given = {
+            name: f"{stage.execution.strategy}, replicas={stage.execution.replicas}"
+            for name, stage in self.stages.items()
+        }
+        if len(set(given.values())) > 1:
+            raise ValueError(
+                "execution.strategy and execution.replicas must be equal for all stages, because "
+                "TensorFlow divides the devices of a run once (received "
+                + ", ".join(f"{name}: {text}" for name, text in given.items())
+                + "). Set them for all, for example with --set execution.strategy=mirrored"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> "PipelineConfig":
         if self.pretrain is not None and self.checkpoint is not None:
             raise ValueError(
                 f"both pretrain and checkpoint are set (received checkpoint={self.checkpoint!r}). "
@@ -91,6 +123,49 @@ class PipelineConfig(Settings):
                 "nothing to fine-tune: pretrain, checkpoint and teacher.backbone are null. Set "
                 "teacher.backbone to train the teacher from scratch"
             )
+        if self.checkpoint is not None and self.teacher.input.image_size < SMALLEST_IMAGE:
+            raise ValueError(
+                f"a checkpoint needs images of {SMALLEST_IMAGE} pixels or more (received "
+                f"input.image_size={self.teacher.input.image_size}). Set "
+                f"input.image_size={SMALLEST_IMAGE} or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_fits(self) -> "PipelineConfig":
+        block, selector = self.teacher.fine_tune_after_block, self.teacher.ft_proj_selector
+        if self.pretrain is self.checkpoint is None and block >= 0:
+            raise ValueError(
+                f"teacher.fine_tune_after_block={block} keeps a base model's lower layers, but "
+                "pretrain and checkpoint are null, so they would stay random. Set "
+                "teacher.fine_tune_after_block=-1 to train from scratch, or name a checkpoint"
+            )
+        if self.pretrain is None:
+            return self
+        if selector > self.pretrain.projection.layers:
+            raise ValueError(
+                f"teacher.ft_proj_selector={selector}, but pretrain.projection.layers="
+                f"{self.pretrain.projection.layers}: there is no such layer to classify from. "
+                "Lower the one or raise the other"
+            )
+        if self.pretrain is not None and self.teacher.backbone not in (
+            None,
+            self.pretrain.backbone,
+        ):
+            raise ValueError(
+                f"teacher.backbone ({self.teacher.backbone}) is not pretrain.backbone "
+                f"({self.pretrain.backbone}). Set teacher.backbone=null to go on from what was "
+                "pretrained, or pretrain=null to train from scratch"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> "PipelineConfig":
+        if self.pretrain is not None and self.pretrain.augmentation == "none":
+            raise ValueError(
+                "pretraining needs two different views of an image (received "
+                "pretrain.augmentation='none'). Set it to mri or simclr"
+            )
         return self
 
 
@@ -98,8 +173,8 @@ class ConfigError(CortexflowError):
     """A setting is unknown or out of range."""
 
 
-# --set input.image_size=96 sets all three stages, which must agree; execution.strategy likewise,
-# which may differ.
+# --set input.image_size=96 sets all three stages, which must agree; execution.… likewise, of which
+# strategy and replicas must agree, and the rest may differ.
 SHARED = ("input.", "execution.")
 
 
@@ -121,16 +196,16 @@ def with_overrides(config: PipelineConfig, assignments: Iterable[str]) -> Pipeli
             )
         value = _value(text)
         if key.startswith(SHARED):
-            for stage in ("pretrain", "teacher", "student"):
+            for stage in STAGES:
                 if document[stage] is not None:
-                    _assign(document, f"{stage}.{key}", value)
+                    _assign(document[stage], key, value)
         else:
             _assign(document, key, value)
     return validated(document)
 
 
 def validated(document: dict[str, Any]) -> PipelineConfig:
-    """Builds the config from a nested dict; every mistake is named.
+    """Builds the config from a nested dict; every mistake is named, one of several stages once.
 
     Raises:
         ConfigError: with the path, the rule and the received value of each mistake.
@@ -138,12 +213,32 @@ def validated(document: dict[str, Any]) -> PipelineConfig:
     try:
         return PipelineConfig.model_validate(document)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'config'}: {problem['msg']}"
-            + ("" if isinstance(problem["input"], dict) else f" (received {problem['input']!r})")
-            for problem in error.errors()
-        )
-        raise ConfigError(f"Settings are not valid: {problems}.") from None
+        raise ConfigError(f"Settings are not valid: {_told(error, document)}.") from None
+
+
+def _told(error: ValidationError, document: dict[str, Any]) -> str:
+    """Every mistake with its place; what several stages have in common is told once."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for problem in error.errors():
+        message = problem["msg"].removeprefix("Value error, ")
+        if not isinstance(problem["input"], dict):
+            message += f" (received {problem['input']!r})"
+        head, *rest = map(str, problem["loc"] or ("config",))
+        below = ".".join(rest)
+        if head in STAGES:
+            places.setdefault((below, message), []).append(head)
+        else:
+            places[".".join([head, *rest]), message] = []
+    stages = [stage for stage in STAGES if document.get(stage) is not None]
+    return "; ".join(
+        f"{_place(below, heads, stages)}: {message}" for (below, message), heads in places.items()
+    )
+
+
+def _place(below: str, heads: list[str], stages: list[str]) -> str:
+    if not heads or (below and heads == stages):
+        return below
+    return ", ".join(f"{head}.{below}".rstrip(".") for head in heads)
 
 
 def _value(text: str) -> Any:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from trainer.config import OptimizerSettings
 
+_RHO = 0.05  # where settings leave it out: Foret et al., section 3.1, and most of their tables
 _ETA = 0.01  # Kwon et al., section 4.3: keeps weights near zero from standing still
 
 
@@ -27,7 +28,7 @@ def worst_point(
     biases and normalisation. Norms run over all variables together.
 
     Args:
-        settings: `sharpness`, `sam` or `asam`, and `rho`.
+        settings: `sharpness`, `sam` or `asam`, and `rho`, which is 0.05 where it is left out.
         variables: what is trained.
         gradients: of the whole batch, one for each variable; `None` counts as zero.
 
@@ -45,7 +46,7 @@ def worst_point(
         for weight in weights
     ]
     steps = [scale * slope for scale, slope in zip(scales, slopes, strict=True)]
-    reach = tf.math.divide_no_nan(settings.rho, tf.linalg.global_norm(steps))
+    reach = tf.math.divide_no_nan(settings.rho or _RHO, tf.linalg.global_norm(steps))
     return [
         weight + reach * scale * step
         for weight, scale, step in zip(weights, scales, steps, strict=True)

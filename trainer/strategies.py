@@ -33,12 +33,6 @@ def connect(settings: ExecutionSettings) -> tf.distribute.Strategy:
     Raises:
         StageError: the devices or workers asked for are not there, or TensorFlow has started.
     """
-    if settings.replicas is not None and settings.strategy != "mirrored":
-        raise StageError(
-            f"execution.replicas={settings.replicas} goes with execution.strategy=mirrored alone "
-            f"(received strategy={settings.strategy}). Leave it out: workers and TPUs bring their "
-            "own number of replicas."
-        )
     return _connect(settings.strategy, settings.replicas)
 
 

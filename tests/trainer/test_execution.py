@@ -101,7 +101,6 @@ def test_alone_a_process_is_chief_and_hears_itself():
     [
         ({"strategy": "mirrored"}, r"no GPU .* execution\.replicas"),
         ({"strategy": "mirrored", "replicas": 64}, "process of its own"),
-        ({"replicas": 2}, r"replicas=2 goes with .*mirrored"),
         ({"strategy": "multi_worker"}, "TF_CONFIG, which is not set"),
         ({"strategy": "tpu"}, "found no TPU"),
     ],

@@ -8,6 +8,7 @@ import tensorflow as tf
 from trainer.config import ExecutionSettings, OptimizerSettings
 from trainer.execution import Execution
 from trainer.normalization import batch_norm
+from trainer.sharpness import worst_point
 
 RATE, RHO = 0.3, 0.2
 INPUTS = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
@@ -84,3 +85,11 @@ def test_statistics_follow_the_first_pass_and_weights_are_restored_exactly():
     for statistics, expected in zip(after["sam"], after["none"], strict=True):
         np.testing.assert_array_equal(statistics, expected)
     assert np.abs(after["sam"][0]).max() > 0
+
+
+def test_the_radius_left_out_is_the_papers():
+    weights = [keras.Variable([[3.0, 4.0]])]
+    for settings, length in (({}, 0.05), ({"rho": 0.2}, 0.2)):
+        follow = OptimizerSettings(sharpness="sam", **settings)
+        [worst] = worst_point(follow, weights, [tf.constant([[1.0, -2.0]])])
+        assert np.linalg.norm(worst - weights[0]) == pytest.approx(length, rel=1e-4)
