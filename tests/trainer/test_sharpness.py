@@ -39,7 +39,7 @@ def asam(kernel, bias):
 
 
 def stepper(model, sharpness, cost, rate=RATE):
-    follow = OptimizerSettings(sharpness=sharpness, rho=RHO)
+    follow = OptimizerSettings(sharpness=sharpness, rho=None if sharpness == "none" else RHO)
     optimizer = keras.optimizers.SGD(rate)
     optimizer.build(model.trainable_variables)
     step = Execution(ExecutionSettings()).compile(model, optimizer, cost, follow=follow)
