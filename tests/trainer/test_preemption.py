@@ -1,15 +1,13 @@
 """Signals become a request, the second one is obeyed at once, and what was there is put back."""
 
-import contextlib
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import cluster
 import numpy as np
 import pytest
 from blob_dataset import fn_args
@@ -56,13 +54,15 @@ def test_a_second_interrupt_does_not_wait():
 
 def test_a_second_sigterm_ends_a_step_that_never_returns():
     process = subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE)
-    process.stdout.readline()
-    process.send_signal(signal.SIGTERM)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(timeout=1)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
-    process.stdout.close()
+    try:
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=cluster.PATIENCE) == 143
+    finally:
+        cluster.stop([process])
 
 
 def test_outside_the_main_thread_nothing_is_heard():
@@ -116,35 +116,16 @@ run_fn(fn_args(folder, parse_stage({stage!r}), [{train!r}], [{val!r}],
 
 def work_together(folder: Path, settings, blobs, at: int) -> list[int]:
     """Two workers train; the second, not the chief, hears SIGTERM in step `at` (0: never)."""
-    ports = free_ports(2)
-    workers = []
-    for index in range(2):
-        script = WORKER.format(
+    scripts = [
+        WORKER.format(
             paths=sys.path, folder=str(folder), stage=settings.model_dump_json(),
-            train=blobs.train, val=blobs.val, at=at if index else 0,
-        )  # fmt: skip
-        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-        config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(config)}
-        with (folder / f"worker-{index}.log").open("a") as log:
-            workers.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", script], env=environment, stdout=log, stderr=log
-                )
-            )
-    try:
-        return [worker.wait(timeout=900) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in taken:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in taken]
+            train=blobs.train, val=blobs.val, at=step,
+        )
+        for step in (0, at)
+    ]  # fmt: skip
+    workers = cluster.start([[sys.executable, "-c", script] for script in scripts], folder)
+    cluster.end(workers)
+    return [worker.returncode for worker in workers]
 
 
 @pytest.mark.slow
@@ -158,14 +139,14 @@ def test_one_worker_that_is_stopped_stops_all_at_one_step(tmp_path, blobs):
     )
     told = "\n".join
     assert work_together(tmp_path, settings, blobs, at=4) == [143, 143], told(
-        path.read_text()[-2000:] for path in tmp_path.glob("*.log")
+        path.read_text()[-2000:] for path in tmp_path.glob("stderr-*.txt")
     )
     newest = max(path.name for path in tmp_path.glob("checkpoints/*/epoch-*"))
     assert newest.startswith("epoch-000001-step-000001")
     assert not (tmp_path / "bundle").exists()
 
     assert work_together(tmp_path, settings, blobs, at=0) == [0, 0], told(
-        path.read_text()[-2000:] for path in tmp_path.glob("*.log")
+        path.read_text()[-2000:] for path in tmp_path.glob("stderr-*.txt")
     )
     whole = tmp_path / "whole"
     alone = settings.model_copy(update={"execution": ExecutionSettings()})

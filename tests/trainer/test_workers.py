@@ -1,13 +1,12 @@
 """The three stages on two replicas and on two workers, as TFX starts them, follow one process."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import cluster
 import numpy as np
 import pytest
 from blob_dataset import fn_args
@@ -26,9 +25,7 @@ from trainer.errors import PREEMPTED_EXIT_CODE
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("pretrain", "finetune", "distil")
-PATIENCE = 900  # seconds until a run that does not end has hung
 # Twenty steps each, with the `mri` views. Few images and batch statistics make training chaotic:
 # under LARS at usual rates, weights that differ by 1e-7 lose each other within ten steps of ONE
 # process (measured, up to 1.0 in loss). AdamW at a low rate keeps rounding small.
@@ -37,6 +34,7 @@ SHARED = {
     "epochs": 4,
     "batch_size": 18,
     "optimizer": OptimizerSettings(name="adamw", learning_rate=3e-4),
+    "checkpoint_every_seconds": 1e9,  # states at the ends of epochs only, however slow the machine
 }
 
 
@@ -75,45 +73,15 @@ def write_jobs(folder: Path, blobs, execution: ExecutionSettings) -> list[Path]:
 
 
 def start(jobs: list[Path], workers: int, folder: Path) -> list[subprocess.Popen]:
-    """Starts the processes of a training; without workers a single one."""
-    hosts = [f"127.0.0.1:{port}" for port in free_ports(workers)]
-    processes = []
-    for index in range(workers or 1):
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        if workers:
-            cluster = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
-            environment["TF_CONFIG"] = json.dumps(cluster)
-        with (folder / f"stderr-{index}.txt").open("a") as errors:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, ROOT / "tests/trainer/worker.py", *jobs],
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    text=True,
-                    env=environment,
-                )
-            )
-    return processes
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Starts the processes of a training."""
+    return cluster.start(
+        [[sys.executable, cluster.ROOT / "tests/trainer/worker.py", *jobs]] * workers, folder
+    )
 
 
 def end(processes: list[subprocess.Popen], folder: Path) -> list[list[dict]]:
     """What each process told until its end; all must end well."""
-    try:
-        told = [process.communicate(timeout=PATIENCE)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    told = cluster.end(processes)
     for index, process in enumerate(processes):
         errors = (folder / f"stderr-{index}.txt").read_text()
         assert process.returncode == 0, errors[-3000:]
@@ -124,7 +92,7 @@ def losses(told: list[dict], stage: str) -> list[float]:
     return [news["loss"] for news in told if news["stage"] == stage and "loss" in news]
 
 
-def train(folder: Path, blobs, execution: ExecutionSettings, workers: int = 0):
+def train(folder: Path, blobs, execution: ExecutionSettings, workers: int = 1):
     jobs = write_jobs(folder, blobs, execution)
     return end(start(jobs, workers, folder), folder)
 
@@ -183,12 +151,9 @@ def test_a_killed_worker_ends_the_other_and_both_resume(two_workers, blobs, tmp_
             if steps == 12:
                 break
         processes[victim].send_signal(signal.SIGKILL)
-        assert processes[1 - victim].wait(timeout=120) == PREEMPTED_EXIT_CODE
+        assert processes[1 - victim].wait(timeout=cluster.PATIENCE) == PREEMPTED_EXIT_CODE
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            process.stdout.close()
+        cluster.stop(processes)
     assert "Another worker" in (tmp_path / f"stderr-{1 - victim}.txt").read_text()
     resumed = end(start(jobs, 2, tmp_path), tmp_path)
     for told, uninterrupted in zip(resumed, two_workers[1], strict=True):
