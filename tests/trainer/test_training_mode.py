@@ -27,6 +27,8 @@ VARIANTS = {
     ),
     "r50_2x_sk0": (Variant(50, 128, classes=1000), {"depth": 50, "width": 2}),
 }
+# The golden bits were made with AVX-512; other CPUs sum in another order.
+SAME_BITS = "avx512f" in Path("/proc/cpuinfo").read_text()
 IMAGES = np.random.Generator(np.random.PCG64(0)).random((2, 64, 64, 3)).astype(np.float32)
 
 
@@ -57,7 +59,11 @@ def golden_training(shared, variant) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "variant",
-    ["r50_1x_sk1", pytest.param("r50_1x_sk0", marks=pytest.mark.slow)],
+    [
+        "r18_1x_sk0",
+        pytest.param("r50_1x_sk1", marks=pytest.mark.slow),
+        pytest.param("r50_1x_sk0", marks=pytest.mark.slow),
+    ],
 )
 def test_every_block_equals_the_one_that_gives_the_golden_bits(shared, variant, monkeypatch):
     golden = golden_training(shared, variant)
@@ -75,9 +81,8 @@ def test_every_block_equals_the_one_that_gives_the_golden_bits(shared, variant, 
     with monkeypatch.context() as patch:
         patch.setattr(public_model, "block", recording)
         pooled = network(weights, IMAGES, training=True)["final_avg_pool"]
-    if "avx512f" not in Path("/proc/cpuinfo").read_text():
-        pytest.skip("the golden bits were made with AVX-512; this CPU sums in another order")
-    np.testing.assert_allclose(pooled, golden, rtol=1e-4)
+    if SAME_BITS:
+        np.testing.assert_allclose(pooled, golden, rtol=1e-4)
 
     encoder = encoder_of(weights, settings)
     ours = [block for group in encoder.groups for block in group]
@@ -107,4 +112,4 @@ def test_rounding_is_no_worse_than_the_reference_s(shared, variant):
     actual = encoder_of(weights, settings)(IMAGES, training=True)["final_avg_pool"]
     reference = away(golden_training(shared, variant), best)
     assert reference < 3e-4
-    assert away(actual, best) < 1.5 * reference
+    assert away(actual, best) < (1.5 * reference if SAME_BITS else 3e-4)
