@@ -111,13 +111,18 @@ class Plan:
         }
 
     def document(self) -> dict[str, Any]:
-        """The plan and the settings of its trainings, as JSON."""
+        """The plan, the settings of its trainings, and the code that makes and measures them."""
+        from pipeline.inputs import code_digest
+
         stages = self.stages(0, images=ALL).items()
         settings = {name: stage.model_dump(mode="json") for name, stage in stages}
         return {
             "plan": vars(self),
             "stages": settings,
             "least_steps": [TEACHER_STEPS, SCRATCH_STEPS],
+            "least_people": LEAST_PEOPLE,
+            "evaluable": EVALUABLE,
+            "code": code_digest("schema", "ingest", "trainer", "components/baselines.py"),
         }
 
 
@@ -315,10 +320,13 @@ def prepare_process(threads: int) -> None:
 
 
 def agree(plan: Plan, out: Path) -> None:
-    """Refuses to add to the numbers of another plan."""
+    """Refuses to add to the numbers of another plan, or of other code."""
     file, wanted = out / "plan.json", json.loads(json.dumps(plan.document()))
     if file.is_file() and json.loads(file.read_text()) != wanted:
-        raise SystemExit(f"{file} tells of other settings. Give another --out, or remove it.")
+        raise SystemExit(
+            f"{file} tells of other settings or code: its numbers are of something else. Give "
+            f"another --out, or remove {out}."
+        )
     write_json(file, wanted)
 
 
