@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--who", nargs="+", choices=PEERS, default=PEERS)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="one round, a few steps, no figures")
+    parser.add_argument("--quick", action="store_true", help="one round, a few steps; no goals")
     parser.add_argument("--markdown", action="store_true", help="tables for README.md")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured there")
     options = parser.parse_args()
@@ -96,7 +96,7 @@ def main() -> None:
     if options.json:
         document = [case._asdict() | {"result": result} for case, result in results]
         options.json.write_text(json.dumps(document, indent=1) + "\n")
-    print(report.text(results, markdown=options.markdown))
+    print(report.text(results, markdown=options.markdown, goals=not options.quick))
     if any("failed" in result for _, result in results):
         sys.exit(1)
 

@@ -11,6 +11,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import functools
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -288,9 +289,10 @@ def view_maker(case: Case) -> Callable[[Any], list[tf.Tensor]]:
 def measure(case: Case) -> dict[str, Any]:
     start = time.perf_counter()
     source = batches(case)
+    clock = functools.partial(timing.clock, quick=case.quick, ahead=timing.AHEAD)
     if case.what == "views":
         views = view_maker(case)
-        return {"whole": timing.clock(lambda: views(next(source)[0]), quick=case.quick)}
+        return {"whole": clock(lambda: views(next(source)[0]))}
     step = training_step(case)
     blurred = case.what == "pretrain"
 
@@ -299,7 +301,7 @@ def measure(case: Case) -> dict[str, Any]:
 
     next_step()
     first = time.perf_counter() - start
-    whole = timing.clock(next_step, quick=case.quick)
+    whole = clock(next_step)
     memory = timing.peak_memory()
     ready = next(source)
     source = None  # else it would go on making batches

@@ -67,16 +67,17 @@ def in_short(case: Case, result: dict[str, Any]) -> str:
     return f"{MODELS[case.model].batch / statistics.median(result['whole']):.1f} images/s"
 
 
-def text(results: Results, *, markdown: bool) -> str:
-    """All tables, and a line for each goal."""
+def text(results: Results, *, markdown: bool, goals: bool) -> str:
+    """All tables and, if asked for, a line for each goal."""
     found = Measurements(results)
     rates = [f"{found.gemm(name) / 1e9:.0f} GFLOP/s {name}" for name in ("float32", "bfloat16")]
     parts = [f"Matrix products: {', '.join(rates)}"]
     for headings, rows in (_steps(found), _input(found), _linear(found)):
         if rows:
             parts.append(_table(headings, rows, markdown=markdown))
-    goals = [f"{'met' if met else 'NOT MET'}: {goal}" for goal, met in _goals(found)]
-    parts.append("\n".join(f"- {goal}" for goal in goals) if markdown else "\n".join(goals))
+    if goals:
+        lines = [f"{'met' if met else 'NOT MET'}: {goal}" for goal, met in _goals(found)]
+        parts.append("\n".join(f"- {line}" for line in lines) if markdown else "\n".join(lines))
     return "\n\n".join(parts)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 CLASSES = 4
 BATCHES = 8  # an epoch, as far as the cases go through the images
-BLOCK = 2  # steps timed together: two workers of a loader deliver in bursts of two
+BLOCK = 2  # steps timed together
 
 
 class Model(NamedTuple):
@@ -53,6 +53,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+# PyTorch's loader keeps two batches per worker by default; the bound for `tf.data`, which tunes its
+# own queue, is the same.
+AHEAD = 2 * cores()
+
+
 def pictures(model: Model) -> np.ndarray:
     """Noise to work on, as the work does not depend on it: `uint8[BATCHES · batch, S, S, 3]`."""
     random = np.random.default_rng(0)
@@ -65,17 +70,28 @@ def labels(model: Model) -> np.ndarray:
     return np.arange(BATCHES * model.batch, dtype=np.int32) % CLASSES
 
 
-def clock(step: Callable[[], object], *, quick: bool) -> list[float]:
-    """Seconds per step, one figure for each block of `BLOCK` steps, after three to warm up."""
-    warm_up, blocks = (1, 1) if quick else (3, 5)
+def clock(step: Callable[[], object], *, quick: bool, ahead: int = 0) -> list[float]:
+    """Times a step.
+
+    Args:
+        step: what to time.
+        quick: few steps.
+        ahead: batches that another process or thread may have ready (`AHEAD`). The warm-up takes
+            as many, and each block as many again. A queue that falls behind then serves the first
+            block at most, of which the median knows nothing.
+
+    Returns:
+        Seconds per step, a figure for each of five blocks; of one, if quick.
+    """
+    warm_up, blocks, block = (1, 1, BLOCK) if quick else (max(3, ahead), 5, max(BLOCK, ahead))
     for _ in range(warm_up):
         step()
     seconds = []
     for _ in range(blocks):
         start = time.perf_counter()
-        for _ in range(BLOCK):
+        for _ in range(block):
             step()
-        seconds.append((time.perf_counter() - start) / BLOCK)
+        seconds.append((time.perf_counter() - start) / block)
     return seconds
 
 
