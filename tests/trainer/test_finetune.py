@@ -76,7 +76,9 @@ def parts_of(teacher) -> dict[int, list]:
     return {0: [teacher.backbone.stem], **groups, 5: head}
 
 
-@pytest.mark.parametrize("after_block", [-1, 0, 1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "after_block", [0, 2, 4, *(pytest.param(cut, marks=pytest.mark.slow) for cut in (-1, 1, 3))]
+)
 def test_frozen_parts_stay_and_the_others_learn(encoder, after_block):
     settings = SETTINGS.model_copy(update={"fine_tune_after_block": after_block})
     teacher = beginning(settings, CLASSES, encoder)
@@ -105,7 +107,7 @@ def test_frozen_parts_stay_and_the_others_learn(encoder, after_block):
         assert not any(changed(old, layer)), layer.name
 
 
-@pytest.mark.parametrize("after_block", [-1, 0, 2])
+@pytest.mark.parametrize("after_block", [pytest.param(-1, marks=pytest.mark.slow), 0, 2])
 def test_no_gradient_is_computed_below_the_cut(encoder, after_block):
     settings = SETTINGS.model_copy(update={"fine_tune_after_block": after_block})
     teacher = beginning(settings, CLASSES, encoder)
@@ -158,6 +160,7 @@ def test_features_computed_once_train_the_same_teacher(encoder, monkeypatch):
     assert any(changed(values(beginning(settings, CLASSES, encoder).head), cached.model.head))
 
 
+@pytest.mark.slow
 def test_a_training_on_cached_features_resumes(encoder, tmp_path):
     train, held_out = people(9, seed=2), people(12, seed=3)
 
@@ -201,7 +204,7 @@ def test_says_when_frozen_features_cannot_be_cached(caplog):
     [
         (CLASSES, 1, True),
         (CLASSES, 0, False),  # the head stood on another layer
-        (CLASSES, 2, False),
+        pytest.param(CLASSES, 2, False, marks=pytest.mark.slow),
         (CLASSES[::-1], 1, False),  # the same number of outputs, with other meanings
         ((*CLASSES, "huge"), 1, False),
     ],
@@ -231,6 +234,7 @@ def test_refuses_to_freeze_random_weights():
         beginning(settings, CLASSES, None)
 
 
+@pytest.mark.slow
 def test_rare_classes_weigh_as_much_with_logit_adjustment(encoder):
     """Twenty people of class 0 look like two of class 1: without adjustment all are class 0."""
     random = np.random.default_rng(5)

@@ -46,6 +46,7 @@ def test_probes_run_as_often_as_asked_and_at_the_end(probed):
         assert probed.history[-1][name] > 0.9  # blobs of three sizes are easy
 
 
+@pytest.mark.slow
 def test_images_without_labels_give_the_very_same_encoder(probed, tmp_path, blobs, caplog):
     """Neither labels nor probes have a part in what is learnt; nor need there be held-out files."""
     bare = blob_split(tmp_path, "train", 30, labelled=False)
@@ -60,6 +61,7 @@ def test_images_without_labels_give_the_very_same_encoder(probed, tmp_path, blob
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_collapsed_encoder_is_warned_of_and_then_refused(train):
     """A decay that leaves nothing of the weights: one vector answers every image."""
     heard = []
