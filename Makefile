@@ -26,11 +26,12 @@ PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile
 test test-all: export CUDA_VISIBLE_DEVICES := -1
 test test-all: export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help setup quickstart test test-all lint format bench bench-env clean
+.PHONY: help setup quickstart test test-all lint format clean \
+	bench bench-training bench-labels bench-env
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) \
-		| while IFS=$$'\t' read -r task text; do printf '  make %-11s %s\n' "$$task" "$$text"; done
+		| while IFS=$$'\t' read -r task text; do printf '  make %-14s %s\n' "$$task" "$$text"; done
 
 setup: .venv/.synced ## Build the environment in .venv (uv and Python 3.11 are fetched if absent)
 	@echo "The environment is in .venv. Next: make quickstart"
@@ -55,14 +56,29 @@ format: .venv/.synced ## Rewrite the code in the project's style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: .venv/.synced ## Run every benchmark
-	@for file in benchmarks/*.py; do \
-		echo "== $$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; done
+bench: .venv/.synced ## Run the short benchmarks: ingest, phantom, descriptors (minutes)
+	@for name in descriptors ingest phantom; do \
+		echo "== $$name"; $(BIN)/python -m "benchmarks.$$name" || exit 1; done
 
-# torchvision and lightly come without what they name as needed: that would replace PyTorch's build.
-bench-env: .venv/.synced ## Build the environment of the benchmarks' PyTorch peer in .bench-env
+bench-training: .venv/.synced ## Compare training steps with their peers' (an hour or more on two cores)
+	@$(BIN)/python -m benchmarks.training
+
+bench-labels: .venv/.synced ## Measure what pretraining is worth with few labels (hours)
+	@$(BIN)/python -m benchmarks.label_efficiency
+
+# All that the peer runs by. torchvision and lightly are installed without their dependencies: those
+# of lightly hold much that no step uses (pytorch-lightning, hydra, a client of its server), and a
+# torchvision that names another build of PyTorch would replace the one that is there.
+PEER := torch==2.13.0 numpy==2.4.6 pillow==13.0.0 tqdm==4.70.1 lightning-utilities==0.15.3 \
+	filelock==4.2.11 fsspec==2026.9.0 Jinja2==3.1.6 MarkupSafe==3.0.4 mpmath==1.3.0 networkx==3.6.1 \
+	packaging==26.3 sympy==1.14.0 typing_extensions==4.16.0
+
+# On Linux the default index gives the build of PyTorch for CUDA, of several GB; the CPU is measured
+# alike. Where an index of CPU builds can be reached, PIP_INDEX_URL and PIP_EXTRA_INDEX_URL say so,
+# and the environment takes 1 GB.
+bench-env: .venv/.synced ## Build .bench-env, with PyTorch and lightly as peers (1 GB; with CUDA several)
 	@$(BIN)/python -m venv .bench-env
-	@.bench-env/bin/pip install --quiet torch==2.13.0 numpy pillow tqdm lightning-utilities
+	@.bench-env/bin/pip install --quiet $(PEER)
 	@.bench-env/bin/pip install --quiet --no-deps torchvision==0.28.0 lightly==1.6.0
 
 clean: ## Remove caches and builds (the environment, data and runs stay)
