@@ -200,7 +200,7 @@ class Update:
         if rows == batch:
             return self._prepare(indices, Draw(seed))
         first = part * (batch // self._parts) + replica * rows
-        return self._prepare(tf.slice(indices, [first], [rows]), Draw(seed, first, batch))
+        return self._prepare(tf.slice(indices, [first], [rows]), Draw(seed, first))
 
     def _update(self, *prepared):
         slopes, told = self._slopes(*prepared)
