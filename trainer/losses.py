@@ -1,4 +1,4 @@
-"""Losses of the three stages: contrastive, class-weighted cross-entropy, distillation."""
+"""Losses of the three stages: contrastive, cross-entropy, distillation."""
 
 from collections.abc import Sequence
 
@@ -90,29 +90,6 @@ def _cross_entropy(labels, logits):
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
-def balanced_class_weights(counts: Sequence[int]) -> np.ndarray:
-    """Weights that give every class the same total: N / (C · n_c), zero for an absent class.
-
-    Args:
-        counts: examples of each class.
-
-    Returns:
-        float32[C]; its mean over examples is 1.
-
-    Raises:
-        ValueError: no class has an example.
-    """
-    totals = np.asarray(counts, dtype=np.float64)
-    present = totals > 0
-    if not present.any():
-        raise ValueError(
-            f"Class weights need labelled examples (received counts: {list(counts)}). "
-            "Check that the split is not empty and not the unlabelled one."
-        )
-    shares = np.divide(totals.sum(), totals, out=np.zeros_like(totals), where=present)
-    return (shares / present.sum()).astype(np.float32)
-
-
 def log_priors(labels: Sequence[int], classes: int) -> np.ndarray:
     """Logarithm of each class's share, to be added to the logits while training.
 
@@ -131,17 +108,16 @@ def log_priors(labels: Sequence[int], classes: int) -> np.ndarray:
     return np.log(counts / counts.sum()).astype(np.float32)
 
 
-def weighted_cross_entropy(labels, logits, *, class_weights=None, label_smoothing: float = 0.0):
+def cross_entropy(labels, logits, *, label_smoothing: float = 0.0):
     """Mean cross-entropy over the labelled examples.
 
     Args:
         labels: int[N]; -1 marks an unlabelled example, which does not count.
         logits: [N, C].
-        class_weights: float[C], weight of an example by its class; None weighs all as 1.
         label_smoothing: probability mass spread evenly over the classes.
 
     Returns:
-        float32 scalar, the weighted sum divided by the number of labelled examples; 0 without any.
+        float32 scalar, the sum divided by the number of labelled examples; 0 without any.
         Inside a replica context of several replicas the number is the mean over them, so that the
         mean of their losses is the loss of the whole batch, wherever its labels lie.
     """
@@ -154,8 +130,6 @@ def weighted_cross_entropy(labels, logits, *, class_weights=None, label_smoothin
     targets += label_smoothing / tf.cast(classes, tf.float32)
     weights = tf.cast(labelled, tf.float32)
     count = _mean_over_replicas(tf.reduce_sum(weights))
-    if class_weights is not None:
-        weights *= tf.gather(tf.cast(class_weights, tf.float32), safe)
     losses = tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits)
     return tf.math.divide_no_nan(tf.reduce_sum(weights * losses), count)
 
@@ -177,13 +151,12 @@ class DistillationLoss:
     Args:
         temperature: T, above 0.
         alpha: weight of the true labels, in [0, 1].
-        class_weights: float[C] for the true labels' term; None weighs all as 1.
 
     Raises:
         ValueError: a parameter is out of its range.
     """
 
-    def __init__(self, temperature: float, alpha: float, class_weights=None):
+    def __init__(self, temperature: float, alpha: float):
         if temperature <= 0 or not 0 <= alpha <= 1:
             raise ValueError(
                 "Distillation needs temperature > 0 and alpha in [0, 1]. "
@@ -191,7 +164,6 @@ class DistillationLoss:
             )
         self.temperature = temperature
         self.alpha = alpha
-        self.class_weights = class_weights
 
     def __call__(self, labels, student_logits, teacher_logits):
         """Loss of a batch.
@@ -212,5 +184,4 @@ class DistillationLoss:
         imitation = self.temperature**2 * tf.reduce_mean(soft)
         if self.alpha == 0:
             return imitation
-        truth = weighted_cross_entropy(labels, student, class_weights=self.class_weights)
-        return self.alpha * truth + (1 - self.alpha) * imitation
+        return self.alpha * cross_entropy(labels, student) + (1 - self.alpha) * imitation

@@ -13,7 +13,7 @@ import tensorflow as tf
 from trainer.augmentation import augment
 from trainer.config import ExecutionSettings, OptimizerSettings
 from trainer.execution import Execution
-from trainer.losses import DistillationLoss, contrastive_accuracy, nt_xent, weighted_cross_entropy
+from trainer.losses import DistillationLoss, contrastive_accuracy, cross_entropy, nt_xent
 from trainer.normalization import FusedBatchNormalization, batch_norm
 from trainer.optimizers import build_optimizer
 
@@ -48,7 +48,7 @@ def cost(kind, model, views, labels, answers):
         return nt_xent(first, second, 0.5), {"accuracy": contrastive_accuracy(first, second)}
     if kind == "distillation":
         return DistillationLoss(2.0, 0.5)(labels, outputs, answers), {}
-    return weighted_cross_entropy(labels, outputs), {}
+    return cross_entropy(labels, outputs), {}
 
 
 def train(case: dict) -> dict:

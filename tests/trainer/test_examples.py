@@ -8,6 +8,7 @@ from blob_dataset import CLASSES, blob_split, draw_blob, make_example, write_rec
 from trainer import examples, preprocessing
 from trainer.config import InputSettings
 from trainer.errors import TrainingDataError
+from trainer.examples import Examples
 
 INPUT = InputSettings(image_size=32)
 
@@ -139,3 +140,13 @@ def test_absent_examples_can_be_done_without(tmp_path, blobs):
     for patterns in ([], [str(tmp_path / "absent" / "*")], [empty]):
         assert examples.read_if_any(patterns, INPUT, CLASSES) is None
     assert len(examples.read_if_any([blobs.val], INPUT, CLASSES)) == 45
+
+
+def test_the_images_are_handed_to_tensorflow_once():
+    few = Examples(np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1), np.array([0, 1]), None)
+    tf.function(lambda: few.levels + tf.constant(1, tf.uint8))()
+    np.testing.assert_array_equal(few.levels.numpy(), few.images)  # a value, not a part of a graph
+    assert few.levels is few.levels
+    assert few.labelled() is few
+    some = Examples(few.images, np.array([-1, 1]), None)
+    assert len(some.labelled()) == 1

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy.optimize import minimize
 
-from trainer.losses import log_priors, weighted_cross_entropy
+from trainer.losses import cross_entropy, log_priors
 
 # How often each class (row) shows each symbol, in images; the classes stand 1 : 35 : 50.
 SHOWN = np.array([[8, 2, 4, 6], [105, 245, 140, 210], [400, 100, 250, 250]])
@@ -18,7 +18,7 @@ def loss_and_slope(table: np.ndarray) -> tuple[float, np.ndarray]:
     logits = tf.Variable(table, dtype=tf.float32)
     with tf.GradientTape() as tape:
         shown = tf.gather(logits, SYMBOLS)
-        loss = weighted_cross_entropy(CLASSES, shown + log_priors(CLASSES, 3))
+        loss = cross_entropy(CLASSES, shown + log_priors(CLASSES, 3))
     return float(loss), tf.convert_to_tensor(tape.gradient(loss, logits)).numpy().astype(float)
 
 
@@ -54,7 +54,7 @@ def test_a_class_without_images_is_pushed_down_and_breaks_nothing(smoothing):
     logits = tf.zeros((5, 4))
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        loss = weighted_cross_entropy(labels, logits + adjustment, label_smoothing=smoothing)
+        loss = cross_entropy(labels, logits + adjustment, label_smoothing=smoothing)
     assert np.isfinite(loss)
     if smoothing == 0.0:
         assert (tape.gradient(loss, logits).numpy()[:, [1, 3]] > 0).all()

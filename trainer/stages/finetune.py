@@ -77,7 +77,7 @@ def finetune(
         shown = features(examples.images)
         validate = _cached_validator(teacher.classifier, features(held_out.images), held_out)
     else:
-        shown, validate = examples.images, validation.validator(teacher, held_out)
+        shown, validate = examples.levels, validation.validator(teacher, held_out)
 
     def batches(random: np.random.Generator) -> np.ndarray:
         if settings.imbalance == "balanced_sampling":
@@ -144,7 +144,7 @@ def beginning(settings: FinetuneSettings, classes: Sequence[str], base: Bundle |
 def _costs(
     settings: FinetuneSettings,
     model: keras.Model,
-    shown: np.ndarray,
+    shown: np.ndarray | tf.Tensor,
     truths: np.ndarray,
     classes: int,
 ) -> tuple[Prepare, Objective]:
@@ -152,7 +152,7 @@ def _costs(
 
     `shown` is `uint8[N, S, S, C]` for a teacher, features for a classifier.
     """
-    rows, labels = tf.constant(shown), tf.constant(truths)
+    rows, labels = tf.convert_to_tensor(shown), tf.constant(truths)
     adjusted = settings.imbalance == "logit_adjustment"
     adjustment = losses.log_priors(truths, classes) if adjusted else np.float32(0)
 
@@ -164,7 +164,7 @@ def _costs(
 
     def objective(batch: tf.Tensor, truth: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         logits = model(batch, training=True)
-        loss = losses.weighted_cross_entropy(
+        loss = losses.cross_entropy(
             truth, logits + adjustment, label_smoothing=settings.label_smoothing
         )
         guesses = tf.argmax(logits, axis=1, output_type=truth.dtype)

@@ -57,7 +57,7 @@ def pretrain(
             epochs=settings.epochs,
             batch_size=batch,
         )
-    levels, view = tf.constant(examples.images), augmentation.of(settings)
+    levels, view = examples.levels, augmentation.of(settings)
 
     def prepare(indices: tf.Tensor, draw: Draw) -> tuple[tf.Tensor]:
         images = scale(tf.gather(levels, indices))
