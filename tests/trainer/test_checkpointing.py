@@ -130,7 +130,7 @@ def teacher_for(settings, folder: Path, blobs) -> str | None:
 @pytest.mark.parametrize(
     "settings",
     [
-        FINETUNE,
+        pytest.param(FINETUNE, marks=pytest.mark.slow),
         pytest.param(PRETRAIN, marks=pytest.mark.slow),
         pytest.param(DISTIL, marks=pytest.mark.slow),
     ],

@@ -57,7 +57,7 @@ def scaled_noise(noise, field):
     }.get(field, lambda: 0.1 * noise)().astype(np.float32)
 
 
-@pytest.mark.parametrize("variant", slow(BY_PATH, "r50_1x_sk0", "r50_2x_sk1"))
+@pytest.mark.parametrize("variant", slow(BY_PATH, "r50_1x_sk0", "r50_1x_sk1", "r50_2x_sk1"))
 def test_outputs_equal_the_reference_by_object_path(shared, variant):
     golden = json.loads((shared / f"golden/simclr_by_path/forward_{variant}.json").read_text())
     encoder, projection, classifier, found = build(BY_PATH[variant], classes=10)

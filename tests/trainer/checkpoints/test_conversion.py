@@ -59,6 +59,7 @@ def test_what_was_converted_is_found_by_its_content(converted, saved_model, cach
     assert (converted / conversion.REPORT).stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_every_variable_is_fine_tuned_and_saved(converted, blobs, tmp_path):
     """The whole way: public layout, base model, teacher; no variable stays as it was."""
     from blob_dataset import fn_args
@@ -94,6 +95,7 @@ def test_gradients_through_the_transferred_network_reach_every_variable(converte
     assert all(gradient is not None for gradient in gradients)
 
 
+@pytest.mark.slow
 def test_a_head_whose_classes_are_named_is_kept(saved_model, public, cache):
     folder = fetch(str(saved_model), cache, INPUT, classes=CLASSES)
     teacher = bundle.load(folder / "bundle", kind="teacher")
