@@ -126,7 +126,7 @@ def show(
     from trainer.checkpoints import aliases
 
     cache = Workspace.at(workspace).pretrained
-    published = _published(checkpoint)
+    published = aliases.known(checkpoint)
     if published is not None and not aliases.kept_at(published.url, cache).exists():
         _show_published(published, as_json)
         return
@@ -150,7 +150,7 @@ def show(
 def fetch(
     checkpoint: CheckpointArgument,
     image_size: Annotated[
-        int, typer.Option(help="Pixels of the side of the images it will see, from 32.")
+        int, typer.Option(help="Pixels of the side of the images it will see.", min=32)
     ] = 64,
     channels: Annotated[int, typer.Option(help="1: grey images; 3: colour.", min=1, max=3)] = 1,
     classes: Annotated[
@@ -169,9 +169,11 @@ def fetch(
     """
     from cli import progress
     from pipeline.workspace import Workspace
+    from trainer.checkpoints import aliases
 
     if channels == 2:
         raise typer.BadParameter("must be 1 or 3 (received 2).", param_hint="--channels")
+    aliases.known(checkpoint)  # a typo is told before TensorFlow is loaded
     cache = Workspace.at(workspace).pretrained
     names = tuple(name.strip() for name in classes.split(",") if name.strip())
     with _progress_bar() as told, progress.quiet_tensorflow():
@@ -181,24 +183,16 @@ def fetch(
         settings = InputSettings.model_validate({"image_size": image_size, "channels": channels})
         folder = fetching.fetch(checkpoint, cache, settings, classes=names, progress=told)
         layers = conversion.projection_layers(folder)
+        doubt = conversion.unverified(folder)
     typer.echo(folder)
+    if doubt:
+        typer.echo(f"Warning: {doubt}. Nothing shows that it answers as the original.", err=True)
     selector = "" if layers else " --set teacher.ft_proj_selector=0"
     typer.echo(
         f"Use it: --set pretrain=null --set checkpoint={folder} --set input.image_size={image_size}"
         f" --set input.channels={channels}{selector}",
         err=True,
     )
-
-
-def _published(text: str) -> "Published | None":
-    """What is published under a name or an address; None for a path."""
-    from trainer.checkpoints import aliases
-
-    if Path(text).expanduser().exists():
-        return None
-    if text.startswith("gs://"):
-        return aliases.of_address(text)
-    return aliases.find(text) if aliases.looks_like_one(text) else None
 
 
 def _show_published(published: "Published", as_json: bool) -> None:
@@ -220,9 +214,21 @@ def _show_published(published: "Published", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
         return
-    for name, value in facts.items():
-        typer.echo(f"{name.replace('_', ' '):<22} {'–' if value is None else value}")
-    typer.echo(f"Not fetched yet: cortexflow checkpoint fetch {published.alias}")
+    backbone, accuracy = published.backbone, published.accuracy
+    rows = {
+        "alias": published.alias,
+        "address": published.url,
+        "architecture": architecture,
+        "depth": backbone.depth,
+        "width": f"{backbone.width:g}×",
+        "SK": "yes" if backbone.sk_ratio else "no",
+        "params": f"{figures.parameters} M" if figures else "–",
+        "ImageNet top-1": "–" if accuracy is None else f"{accuracy:.1f} %",
+        "fetched": "no",
+    }
+    for name, value in rows.items():
+        typer.echo(f"{name:<16}{value}")
+    typer.echo(f"To fetch it: cortexflow checkpoint fetch {published.alias}")
 
 
 @contextmanager

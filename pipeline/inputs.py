@@ -160,13 +160,20 @@ def pinned_checkpoint(
 
     Raises:
         CortexflowError: there is no such checkpoint, it cannot be fetched, a variable does not fit,
-            or it lacks the projection layers that the teacher wants to keep.
+            it lacks the projection layers that the teacher wants to keep, or this machine lacks
+            the devices that the training wants.
     """
     if config.checkpoint is None:
         return None, ""
-    from trainer.checkpoints import conversion, fetching
+    from trainer.checkpoints import aliases
 
     text = config.checkpoint
+    aliases.known(text)  # a typo is told before TensorFlow is loaded
+    from trainer.checkpoints import conversion, fetching
+    from trainer.execution import Execution
+
+    # A conversion computes, and TensorFlow divides its devices before it computes anything only.
+    Execution(config.teacher.execution)
     megabytes = 1 << 20
 
     def told(name: str, done: int, total: int) -> None:

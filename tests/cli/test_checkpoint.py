@@ -1,6 +1,7 @@
 """`cortexflow checkpoint` as it is typed."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from trainer.checkpoints import aliases
+from trainer.checkpoints import aliases, conversion
 
 sys.path.append(str(Path(__file__).parents[1] / "trainer" / "checkpoints"))
 ALIAS = "simclrv2/finetuned_100pct/r50_1x_sk0"
@@ -44,6 +45,10 @@ def test_what_was_not_fetched_is_shown_as_published(tmp_path):
     assert facts["url"] == f"gs://simclr-checkpoints-tf2/{ALIAS}/saved_model"
     told = run("show", ALIAS, "--workspace", tmp_path).stdout
     assert f"cortexflow checkpoint fetch {ALIAS}" in told
+    rows = [line.split(maxsplit=1) for line in told.splitlines()]
+    for row in (["depth", "50"], ["width", "1×"], ["SK", "no"], ["params", "24 M"]):
+        assert row in rows
+    assert not set("{}'") & set(told)
 
 
 def test_a_typo_gets_a_suggestion(tmp_path):
@@ -51,6 +56,40 @@ def test_a_typo_gets_a_suggestion(tmp_path):
     assert answer.exit_code == 1
     assert "Did you mean" in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("typed", ["simclrv2/finetuned/r50_1x_sk0", "absent/folder"])
+def test_a_typo_is_told_before_tensorflow_is_loaded(tmp_path, typed):
+    code = (
+        "import sys; from cli.main import app\n"
+        f"arguments = ['checkpoint', 'fetch', {typed!r}, '--workspace', {str(tmp_path)!r}]\n"
+        "try: app(arguments, prog_name='cortexflow')\n"
+        "finally: print('tensorflow' in sys.modules)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 1
+    assert answer.stdout.split() == ["False"], answer.stderr
+    assert "cortexflow checkpoint list" in answer.stderr
+
+
+@pytest.mark.parametrize("size", [0, 8, conversion.SMALLEST_IMAGE - 1])
+def test_an_image_that_is_too_small_is_refused_before_anything_is_fetched(tmp_path, size):
+    answer = run("fetch", ALIAS, "--image-size", size, "--workspace", tmp_path / "work")
+    assert answer.exit_code == 2
+    assert "--image-size" in answer.output
+    assert str(conversion.SMALLEST_IMAGE) in answer.output
+    assert not (tmp_path / "work").exists()
+
+
+def test_what_could_not_be_verified_is_said(tmp_path):
+    from public_model import NARROW, PublicModel, save_checkpoint
+
+    prefix = save_checkpoint(PublicModel(NARROW), tmp_path / "ckpt-7")
+    answer = run("fetch", prefix, "--image-size", 32, "--workspace", tmp_path / "work")
+    assert answer.exit_code == 0, answer.output
+    assert "Warning: not verified: a checkpoint without a model" in answer.stderr
 
 
 def test_two_channels_are_no_image(tmp_path):

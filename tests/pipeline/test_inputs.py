@@ -135,6 +135,18 @@ def test_a_checkpoint_is_known_by_its_weights(place, tmp_path):
     assert first != second
 
 
+def test_devices_are_divided_before_a_checkpoint_is_converted(place, tmp_path, monkeypatch):
+    from trainer import execution
+    from trainer.checkpoints import fetching
+
+    order, fetch = [], fetching.fetch
+    monkeypatch.setattr(execution, "Execution", order.append)
+    monkeypatch.setattr(fetching, "fetch", lambda *a, **k: order.append("fetch") or fetch(*a, **k))
+    config = exported(tmp_path / "a")
+    pinned_checkpoint(config, place)
+    assert order == [config.teacher.execution, "fetch"]
+
+
 def test_a_checkpoint_that_is_not_there_is_told(place, tmp_path):
     for text, hint in ((tmp_path, "No checkpoint at"), ("simclrv2/pretrained/r51", "Did you mean")):
         config = with_overrides(MRI, ["pretrain=null", f"checkpoint={text}"])

@@ -115,6 +115,25 @@ def looks_like_one(text: str) -> bool:
     )
 
 
+def known(text: str) -> Published | None:
+    """What is published under what a user names; None for a path, or somebody else's address.
+
+    Raises:
+        UnknownCheckpoint: there is neither such a file nor such an alias; names the nearest.
+    """
+    if "://" in text:
+        return of_address(text)
+    path = Path(text).expanduser()
+    if path.exists() or Path(f"{path}.index").is_file():
+        return None
+    if looks_like_one(text):
+        return find(text)
+    raise UnknownCheckpoint(
+        f"No checkpoint at {path.resolve()}, and {text!r} is no alias of a published one. Give a "
+        "folder, an address (gs://, https://), or one of `cortexflow checkpoint list`."
+    )
+
+
 def of_address(url: str) -> Published | None:
     """The published checkpoint at a `gs://` address; None when it is somebody else's."""
     if not url.startswith((f"{TF2_BUCKET}/", f"{TF1_BUCKET}/")):

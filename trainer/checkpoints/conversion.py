@@ -73,6 +73,9 @@ def convert(
         if not (folder / REPORT).is_file():
             make = _from_own if own else _from_stored
             make(location, folder, settings, expected, tuple(classes))
+    doubt = unverified(folder)
+    if doubt:
+        LOG.warning("%s is %s", origin, doubt)
     return folder
 
 
@@ -104,6 +107,14 @@ def describe(folder: Path) -> Description:
         return Description.model_validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} describes no model: {error}.") from error
+
+
+def unverified(folder: Path) -> str:
+    """Why nobody compared the answers of a converted model with the original's; "" if one did."""
+    path = folder / REPORT
+    found = json.loads(path.read_text()).get("verification") if path.is_file() else None
+    checked = Verification(**found) if found else None
+    return "" if checked is None or checked.verified else str(checked)
 
 
 def projection_layers(folder: Path) -> int:

@@ -9,11 +9,13 @@ import base64
 import hashlib
 import json
 import logging
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import google_crc32c
 import requests
@@ -33,14 +35,14 @@ _PATIENCE = (1.0, 2.0, 4.0)  # seconds before each new attempt; progress starts 
 _TIMEOUT = (10, 60)  # seconds to connect, and to wait for the next bytes
 
 _FINAL = (exceptions.NotFound, exceptions.Forbidden, exceptions.Unauthorized)
-_PASSING = (  # failures that another attempt may not meet
-    exceptions.GoogleAPICallError,
+_NO_CONNECTION = (  # the bucket did not answer, or not to the end
     requests.RequestException,
     urllib3.exceptions.HTTPError,
     TransportError,
     ConnectionError,
     TimeoutError,
 )
+_PASSING = (exceptions.GoogleAPICallError, *_NO_CONNECTION)  # another attempt may not meet them
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 
@@ -205,6 +207,19 @@ def _sound(each: _Object, part: Path) -> bool:
     )
 
 
+def _unreachable(url: str, error: Exception) -> str:
+    """What went wrong, what to do, and last what the library said."""
+    request = getattr(error, "request", None)
+    host = urlsplit(getattr(request, "url", None) or url).netloc
+    cut_off = isinstance(error, _NO_CONNECTION)
+    problem = f"No connection to {host}" if cut_off else f"{url} cannot be reached"
+    said = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")
+    return (
+        f"{problem}. {by_hand(url)}. What has arrived is kept: the same command goes on from "
+        f"there. ({said})"
+    )
+
+
 def _attempt(work: Callable[[], T], url: str, patience: tuple[float, ...]) -> T:
     """Does a piece of work, again after each failure that may pass."""
     for seconds in (*patience, None):
@@ -221,12 +236,7 @@ def _attempt(work: Callable[[], T], url: str, patience: tuple[float, ...]) -> T:
             ) from error
         except _PASSING as error:
             if seconds is None:
-                reason = str(error).strip().splitlines()
-                raise DownloadError(
-                    f"{url} cannot be reached: {type(error).__name__}"
-                    f"{f' ({reason[0][:200]})' if reason else ''}. What has arrived is kept: the "
-                    f"same command goes on from there. {by_hand(url)}"
-                ) from error
+                raise DownloadError(_unreachable(url, error)) from error
             LOG.info("connection lost; trying again in %.0f s", seconds)
             time.sleep(seconds)
     raise AssertionError("unreachable: the last attempt returns or raises")

@@ -14,7 +14,7 @@ import tensorflow_hub as hub
 
 from trainer.checkpoints import aliases, download
 from trainer.checkpoints.download import LOG, Progress, quiet
-from trainer.checkpoints.errors import DownloadError, UnknownCheckpoint
+from trainer.checkpoints.errors import DownloadError
 from trainer.checkpoints.locking import locked
 from trainer.config import BackboneSettings
 
@@ -44,26 +44,18 @@ def locate(text: str, cache: Path, progress: Progress = quiet) -> Located:
         UnknownCheckpoint: there is neither such a file nor such an alias; names the nearest.
         DownloadError: it could not be fetched; says how to fetch it by hand.
     """
-    path = Path(text).expanduser()
-    if "://" not in text and (path.exists() or Path(f"{path}.index").is_file()):
-        return Located(path.resolve())
-    scheme = urlsplit(text).scheme if "://" in text else ""
+    published = aliases.known(text)
+    if "://" not in text:
+        if published is None:
+            return Located(Path(text).expanduser().resolve())
+        text = published.url
+    scheme = urlsplit(text).scheme
     if scheme == "gs":
-        published = aliases.of_address(text)
         expected = published.backbone if published else None
         return Located(download.folder(text, aliases.kept_at(text, cache), progress), expected)
     if scheme in ("https", "http"):
         return Located(_archive(text, cache))
-    if scheme:
-        return Located(_copied(text, cache))
-    if aliases.looks_like_one(text):
-        found = aliases.find(text)
-        place = aliases.kept_at(found.url, cache)
-        return Located(download.folder(found.url, place, progress), found.backbone)
-    raise UnknownCheckpoint(
-        f"No checkpoint at {path.resolve()}, and {text!r} is no alias of a published one. Give a "
-        "folder, an address (gs://, https://), or one of `cortexflow checkpoint list`."
-    )
+    return Located(_copied(text, cache))
 
 
 def _archive(url: str, cache: Path) -> Path:

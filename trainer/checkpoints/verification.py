@@ -42,7 +42,8 @@ def against_saved_model(
         (`ft_proj_selector`), or None when the original does not tell.
 
     Raises:
-        VerificationError: an output is further off than `TOLERANCE`.
+        VerificationError: an output is further off than `TOLERANCE`, or there is a graph, but it
+            cannot be called or gives nothing to compare.
     """
     if saved_model is None:
         return Verification(reason="a checkpoint without a model that could be called"), None
@@ -52,15 +53,28 @@ def against_saved_model(
             theirs = _original(saved_model, np.repeat(images, 3, -1) if channels == 1 else images)
         except Exception as error:  # whatever somebody else's graph may raise
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            return Verification(reason=f"the original could not be called ({reason[0]})"), None
+            raise VerificationError(
+                _unverifiable(saved_model, f"could not be called ({reason[0]})")
+            ) from error
         ours, hiddens = _ours(transferred, images)
         if POOLED not in theirs:
             given = ", ".join(sorted(theirs)) or "nothing"
-            return Verification(reason=f"the original gives no {POOLED} (it gives {given})"), None
+            raise VerificationError(
+                _unverifiable(saved_model, f"gives no {POOLED} (it gives {given})")
+            )
         selector = None
         if LOGITS in theirs and transferred.head is not None:
             selector, ours[LOGITS] = _logits(transferred, hiddens, theirs[LOGITS])
     return compare(ours, theirs, str(saved_model)), selector
+
+
+def _unverifiable(saved_model: Path, problem: str) -> str:
+    return (
+        f"{saved_model}: its graph {problem}, so nothing shows that the transferred network "
+        "answers as it does. The folder is damaged or not whole: delete it and fetch it again. To "
+        "use its weights unverified, name the checkpoint within: "
+        f"{saved_model / 'variables' / 'variables'}"
+    )
 
 
 def compare(ours: Outputs, theirs: Outputs, origin: str) -> Verification:

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from public_model import save_checkpoint
 
 from trainer import bundle
 from trainer.architectures import EncoderArchitecture, build
@@ -53,6 +54,7 @@ def test_a_converted_checkpoint_is_an_encoder_like_a_pretrainer_s(converted, sav
 
 
 def test_what_was_converted_is_found_by_its_content(converted, saved_model, cache, tmp_path):
+    assert conversion.unverified(converted) == ""
     before = (converted / conversion.REPORT).stat().st_mtime_ns
     copy = shutil.copytree(saved_model, tmp_path / "elsewhere" / "saved_model")
     assert fetch(str(copy), cache, INPUT) == converted
@@ -118,6 +120,16 @@ def own(folder, settings, projection=None):
     )
     bundle.save(folder / "bundle", model, description, [{"epoch": 1, "loss": 1.0}])
     return folder
+
+
+def test_what_nobody_can_verify_is_warned_of_every_time(public, tmp_path, caplog):
+    prefix = save_checkpoint(public, tmp_path / "ckpt-7")
+    for _ in range(2):
+        caplog.clear()
+        folder = fetch(str(prefix), tmp_path / "cache", INPUT)
+        [warning] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert f"{prefix} is not verified: a checkpoint without a model" in warning
+    assert conversion.unverified(folder) in warning
 
 
 def test_a_model_of_ours_is_taken_as_it_is(tmp_path):

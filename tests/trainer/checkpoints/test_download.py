@@ -124,9 +124,11 @@ def test_what_cannot_be_fetched_is_told(bucket, tmp_path, change, message):
 def test_without_a_network_the_user_learns_what_to_do(monkeypatch, tmp_path):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        host = f"127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{host}")
         with pytest.raises(DownloadError) as caught:
             download.folder(URL, tmp_path / "model", patience=())
+    assert str(caught.value).startswith(f"No connection to {host}. Without a network here, run `gs")
     assert f"`gsutil -m cp -r {URL} DEST`" in str(caught.value)
     assert "--set pretrain=null --set checkpoint=DEST" in str(caught.value)
 

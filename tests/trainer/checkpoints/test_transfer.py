@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -303,12 +304,21 @@ def test_a_network_that_answers_otherwise_is_refused(saved_model, part, output):
         verification.against_saved_model(moved, stored.saved_model, 3)
 
 
-def test_a_graph_that_cannot_be_called_is_said_to_be_unverified(saved_model, tmp_path):
+def test_a_graph_that_cannot_be_called_is_refused_and_its_weights_remain(saved_model, tmp_path):
     shutil.copytree(saved_model, tmp_path / "copy")
     (tmp_path / "copy" / "saved_model.pb").write_bytes(b"")
     stored = read(tmp_path / "copy")
-    checked, _ = verification.against_saved_model(transfer(stored, COLOUR), stored.saved_model, 3)
-    assert "could not be called" in str(checked)
+    with pytest.raises(VerificationError, match="could not be called") as caught:
+        verification.against_saved_model(transfer(stored, COLOUR), stored.saved_model, 3)
+    advised = Path(str(caught.value).rpartition(" ")[2])
+    assert read(advised).saved_model is None
+
+
+def test_a_graph_that_gives_nothing_to_compare_is_refused(saved_model, monkeypatch):
+    stored = read(saved_model)
+    monkeypatch.setattr(verification, "_original", lambda folder, images: {"other": images})
+    with pytest.raises(VerificationError, match=r"no final_avg_pool \(it gives other\)"):
+        verification.against_saved_model(transfer(stored, COLOUR), stored.saved_model, 3)
 
 
 @pytest.mark.parametrize(
