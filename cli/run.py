@@ -102,8 +102,9 @@ def run(
     if dry_run:
         tables.show_plan(config, presets.describe(preset), place)
         return
-    from pipeline.execution import execute, locked
+    from pipeline.execution import check_local, execute, locked
 
+    check_local(config)
     with locked(place, config.name):
         if resume:
             record = runs.reopen(folder)

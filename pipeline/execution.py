@@ -26,6 +26,28 @@ class Busy(CortexflowError):
     """Another run of the same pipeline is going on."""
 
 
+class NotOnThisMachine(CortexflowError):
+    """The settings want what a run on one machine cannot give."""
+
+
+def check_local(config: PipelineConfig) -> None:
+    """Refuses what only several processes can do, before anything is made for the run.
+
+    Raises:
+        NotOnThisMachine: a stage wants several workers; a run here is one process.
+    """
+    wanting = [
+        name for name, stage in config.stages.items() if stage.execution.strategy == "multi_worker"
+    ]
+    if wanting:
+        raise NotOnThisMachine(
+            f"execution.strategy=multi_worker (received for {', '.join(wanting)}) needs several "
+            "processes, and `cortexflow run` is one. Workers start as a TFJob or custom job whose "
+            'processes call the trainer with TF_CONFIG: docs/training.md, "Devices and workers". '
+            "For all devices of this machine: --set execution.strategy=mirrored"
+        )
+
+
 def execute(
     config: PipelineConfig,
     workspace: Workspace,
@@ -35,7 +57,8 @@ def execute(
 ) -> RunRecord:
     """Runs the pipeline on this machine and leaves record, evidence and report, however it ends.
 
-    The caller holds the pipeline's lock (`locked`), under which it made or reopened the record.
+    The caller has asked `check_local`, and holds the pipeline's lock (`locked`), under which it
+    made or reopened the record.
 
     Args:
         config: the run's settings.
