@@ -54,7 +54,11 @@ class Description(Settings):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model, what describes it, and how it was trained (one dict per epoch)."""
+    """A model, what describes it, and how it was trained (one dict per epoch).
+
+    `digest` is a SHA-256 of all that a later stage takes over: the weights, what network they are
+    of, what it sees and the names of its classes.
+    """
 
     model: keras.Model
     description: Description
@@ -97,7 +101,7 @@ def load(path: Path, *, kind: str | None = None) -> Bundle:
     try:
         description = Description.model_validate_json((path / MODEL).read_bytes())
         history = tuple(json.loads((path / HISTORY).read_bytes()))
-        digest = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
+        digest = _digest(description, (path / WEIGHTS).read_bytes())
         with np.load(path / WEIGHTS, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:  # pydantic's are ValueErrors
@@ -144,6 +148,11 @@ def restore(model: keras.Model, arrays: dict[str, np.ndarray], *, origin: str) -
         )
     for weight, name in zip(model.weights, expected, strict=True):
         weight.assign(arrays[name])
+
+
+def _digest(description: Description, stored: bytes) -> str:
+    taken_over = description.model_dump_json(include={"kind", "architecture", "input", "classes"})
+    return hashlib.sha256(taken_over.encode() + b"\0" + stored).hexdigest()
 
 
 def _check_kind(description: Description, kind: str | None, path: Path) -> None:

@@ -44,6 +44,7 @@ OTHERS_KEPT = 2  # trainings of a stage whose states stay beside the one in use
 NOT_TRAINING = {
     "checkpoint_every_epochs",
     "checkpoint_every_seconds",
+    "probe_every_epochs",
     "litert",
     "calibrate",
     "quantization_epochs",
@@ -87,14 +88,16 @@ def fingerprint(
     inputs: Sequence[tuple[str, str]],
     base_digest: str | None,
     code_digest: str | None,
+    classes: Sequence[str],
 ) -> str:
     """What must be equal for a checkpoint to be continued.
 
     Args:
         settings: the stage's; those that do not change the weights do not count.
         inputs: name and SHA-256 of every input file.
-        base_digest: SHA-256 of the base model's weights, if there is one.
+        base_digest: SHA-256 of the base model, if there is one.
         code_digest: hash of the code that trains, if the caller knows it.
+        classes: names that the outputs stand for, in their order; empty where none are learnt.
 
     Returns:
         16 hex digits.
@@ -108,6 +111,7 @@ def fingerprint(
         "inputs": sorted(map(list, inputs)),
         "base": base_digest,
         "code": code_digest,
+        "classes": list(classes),
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -79,7 +79,7 @@ def read_job(fn_args: Any) -> Job:
     """Reads TFX's arguments.
 
     Raises:
-        StageError: `custom_config` lacks the stage or the class names.
+        StageError: `custom_config` lacks the stage or the class names, or a folder is an address.
         pydantic.ValidationError: the stage's settings are not valid.
     """
     config = fn_args.custom_config or {}
@@ -91,6 +91,12 @@ def read_job(fn_args: Any) -> Job:
         )
     severity = json.loads(config.get("severity") or "null")
     root = config.get("checkpoint_root")
+    _check_folders(
+        checkpoint_root=root,
+        serving_model_dir=fn_args.serving_model_dir,
+        model_run_dir=fn_args.model_run_dir,
+        base_model=fn_args.base_model,
+    )
     return Job(
         settings=parse_stage(config["stage"]),
         classes=tuple(json.loads(config["classes"])),
@@ -103,6 +109,18 @@ def read_job(fn_args: Any) -> Job:
         checkpoint_root=Path(root) if root else None,
         code_digest=config.get("code_digest") or None,
     )
+
+
+def _check_folders(**folders: str | None) -> None:
+    """Refuses addresses: a path made of one is a folder of this machine, lost with it."""
+    for name, folder in folders.items():
+        if folder and "://" in str(folder):
+            raise StageError(
+                f"{name} is no folder that this process sees (received {str(folder)!r}). States, "
+                "logs and models are written to folders: mount the bucket (Vertex AI has it at "
+                "/gcs/BUCKET, Kubernetes by the Cloud Storage FUSE driver), and give the path "
+                "below the mount. Training files may stay gs:// addresses."
+            )
 
 
 def train_and_export(job: Job, progress: loop.Progress = loop.log_progress) -> Trained:
@@ -143,9 +161,16 @@ def train_and_export(job: Job, progress: loop.Progress = loop.log_progress) -> T
 def _checkpoints(job: Job, base: Bundle | None) -> Path | None:
     if job.checkpoint_root is None:
         return None
-    inputs = examples.identity([*job.train_files, *job.eval_files])
-    base_digest = base.digest if base else None
-    mark = checkpointing.fingerprint(job.settings, inputs, base_digest, job.code_digest)
+    # Pretraining learns no classes, and people held out are for its probes alone.
+    unsupervised = isinstance(job.settings, PretrainSettings)
+    files = job.train_files if unsupervised else (*job.train_files, *job.eval_files)
+    mark = checkpointing.fingerprint(
+        job.settings,
+        examples.identity(files),
+        base.digest if base else None,
+        job.code_digest,
+        () if unsupervised else job.classes,
+    )
     return job.checkpoint_root / f"{job.settings.stage}-{mark}"
 
 

@@ -63,6 +63,32 @@ def test_loads_a_bundle_older_than_temperatures(tmp_path):
     assert bundle.load(tmp_path / "bundle").description.temperature == 1.0
 
 
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        ({"classes": ["b", "a", "c"]}, True),
+        ({"input": {"image_size": 33, "channels": 1}}, True),
+        ({"architecture": {"cells": 0}}, True),
+        ({"stage": {"epochs": 9}}, False),
+        ({"temperature": 2.0}, False),
+    ],
+)
+def test_digest_tells_whatever_a_later_stage_takes_over(tmp_path, change, counts):
+    saved(tmp_path, "student")
+    path, stored = tmp_path / "bundle" / "model.json", b"weights"
+    before = Description.model_validate_json(path.read_bytes())
+    document = json.loads(path.read_text())
+    for name, value in change.items():
+        merge = isinstance(value, dict)
+        document[name] = document[name] | value if merge else value
+    after = Description.model_validate(document)
+    assert (bundle._digest(before, stored) != bundle._digest(after, stored)) == counts
+    assert bundle._digest(before, b"others") != bundle._digest(before, stored)
+    assert bundle.load(path.parent).digest == bundle._digest(
+        before, path.with_name("weights.npz").read_bytes()
+    )
+
+
 def test_weights_hold_no_pickle(tmp_path):
     saved(tmp_path, "student")
     with np.load(tmp_path / "bundle" / "weights.npz", allow_pickle=False) as stored:

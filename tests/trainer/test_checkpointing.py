@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from blob_dataset import fn_args
 
-from trainer import architectures, bundle, checkpointing, examples
+from trainer import architectures, bundle, checkpointing
 from trainer.architectures import StudentArchitecture
-from trainer.checkpointing import TrainingState, fingerprint
+from trainer.checkpointing import TrainingState
 from trainer.config import (
     BackboneSettings,
     DistilSettings,
@@ -351,32 +351,3 @@ def test_the_state_of_another_network_is_refused(tmp_path):
 
 def test_without_a_state_training_starts_anew(tmp_path):
     assert checkpointing.restore(tmp_path / "none", *student_and_optimizer()) == TrainingState()
-
-
-def test_fingerprint_is_the_same_for_other_replicas_unless_bits_count(blobs):
-    def mark(**execution):
-        settings = FinetuneSettings(execution=ExecutionSettings(**execution))
-        return fingerprint(settings, [], None, None)
-
-    rounding = ({"strategy": "mirrored", "replicas": 2}, {"strategy": "tpu"}, {"xla": True})
-    assert {mark(), *(mark(**execution) for execution in rounding)} == {mark()}
-    exact = [mark(deterministic=True, **execution) for execution in ({}, *rounding)]
-    assert len({*exact, mark(), mark(precision="bfloat16"), mark(accumulate=2)}) == 7
-
-
-def test_fingerprint_changes_with_whatever_changes_the_result(blobs):
-    inputs = examples.identity([blobs.train])
-    mark = fingerprint(DistilSettings(), inputs, "base", "code")
-    assert mark == fingerprint(DistilSettings(checkpoint_every_epochs=7), inputs, "base", "code")
-    assert mark == fingerprint(DistilSettings(checkpoint_every_seconds=7), inputs, "base", "code")
-    looser = DistilSettings(litert=LiteRTSettings(calibration_images=9, int8_min_agreement=0.5))
-    assert mark == fingerprint(looser, inputs, "base", "code")
-    others = (
-        fingerprint(DistilSettings(epochs=99), inputs, "base", "code"),
-        fingerprint(DistilSettings(), inputs, "other base", "code"),
-        fingerprint(DistilSettings(), inputs, None, "code"),
-        fingerprint(DistilSettings(), inputs, "base", "other code"),
-        fingerprint(DistilSettings(), inputs, "base", None),
-        fingerprint(DistilSettings(), examples.identity([blobs.val]), "base", "code"),
-    )
-    assert len({mark, *others}) == 7
