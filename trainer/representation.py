@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trainer import sampling, validation
 from trainer.draws import Draw
-from trainer.errors import RepresentationCollapsed
+from trainer.errors import RepresentationCollapsed, TrainingDiverged
 from trainer.examples import Examples
 from trainer.preprocessing import scale
 
@@ -76,7 +76,9 @@ def watcher(
     Returns:
         A function without arguments to `embedding_std` (`spread`) and `effective_rank` of the
         embeddings, which are kept, and `alignment` and `uniformity` of the projections, which the
-        loss compares. Where `embedding_std` is below `SUSPECT` also to a `warning`, logged too.
+        loss compares. Where `embedding_std` is below `SUSPECT` also to a `warning`, logged too. It
+        raises `TrainingDiverged` where a feature is infinite or not a number: the loss, taken
+        before an epoch's last update, cannot tell of that one.
     """
     count = min(256, max(64, len(examples) // 16))
     chosen = sampling.spread(examples, count, np.random.default_rng(seed))
@@ -87,6 +89,11 @@ def watcher(
 
     def watch() -> dict[str, Any]:
         embeddings, projections = features(levels)
+        if not (np.isfinite(embeddings).all() and np.isfinite(projections).all()):
+            raise TrainingDiverged(
+                "Training diverged: the encoder's features are not finite after the epoch's last "
+                f"step. {_ADVICE}"
+            )
         first, second = np.split(projections, 2)
         measured = {
             "embedding_std": spread(embeddings[: len(first)]),
@@ -113,8 +120,8 @@ def refuse_collapsed(history: Sequence[Mapping[str, Any]]) -> None:
         RepresentationCollapsed: `embedding_std` ended below `COLLAPSED`.
     """
     last = history[-1]
-    if last["embedding_std"] < COLLAPSED:
-        epochs = sum(entry["embedding_std"] < COLLAPSED for entry in history)
+    if not last["embedding_std"] >= COLLAPSED:  # nor what is not a number
+        epochs = sum(not entry["embedding_std"] >= COLLAPSED for entry in history)
         raise RepresentationCollapsed(
             "The encoder has collapsed: it gives every image the same embedding (embedding_std "
             f"{last['embedding_std']:.2g} after epoch {last['epoch']}, below {COLLAPSED} in "

@@ -8,7 +8,7 @@ import tensorflow as tf
 from scipy.special import hyp0f1
 
 from trainer import representation
-from trainer.errors import RepresentationCollapsed
+from trainer.errors import RepresentationCollapsed, TrainingDiverged
 from trainer.examples import Examples
 from trainer.representation import alignment, effective_rank, spread, uniformity
 
@@ -98,6 +98,13 @@ def test_an_encoder_that_answers_alike_is_warned_of(caplog, size):
     assert caplog.messages == [measured["warning"]]
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_features_that_are_not_numbers_end_the_training(broken):
+    """The last update can break the weights after the last loss was well."""
+    with pytest.raises(TrainingDiverged, match="Lower optimizer.learning_rate"):
+        watched(lambda flat: np.where(np.arange(len(flat))[:, None] == 3, broken, flat))
+
+
 def test_only_an_encoder_that_ends_collapsed_is_refused():
     def history(*values):
         return [{"epoch": n + 1, "embedding_std": value} for n, value in enumerate(values)]
@@ -106,3 +113,5 @@ def test_only_an_encoder_that_ends_collapsed_is_refused():
     representation.refuse_collapsed(history(0.2, 0.01))
     with pytest.raises(RepresentationCollapsed, match=r"2e-05 after epoch 3, .* in 2 of 3 epochs"):
         representation.refuse_collapsed(history(0.0001, 0.2, 0.00002))
+    with pytest.raises(RepresentationCollapsed, match="nan after epoch 2"):
+        representation.refuse_collapsed(history(0.2, float("nan")))
