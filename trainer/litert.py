@@ -26,12 +26,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer import sampling
 from trainer.config import InputSettings, LiteRTSettings
 from trainer.errors import ConversionError
 from trainer.examples import Examples
 from trainer.preprocessing import scale
 from trainer.quantization import QuantizedStudent
-from trainer.sampling import spread
 from trainer.validation import log_softmax, predictor
 
 TIE = 0.02  # of probability; int8's softmax has steps of 1/256, so a smaller lead decides nothing
@@ -69,8 +69,8 @@ def export(
     Raises:
         ConversionError: a file's answers differ from the model's by more than `settings` allow.
     """
-    shown = spread(calibration, settings.calibration_images)
-    checked = held_out.select(spread(held_out, settings.checked_images))
+    shown = sampling.spread(calibration, settings.calibration_images)
+    checked = held_out.select(sampling.spread(held_out, settings.checked_images))
     wanted = np.exp(log_softmax(predictor(model)(checked.images) / temperature))
     images = scale(checked.images).numpy()
     files = convert(model, input_settings, calibration.images[shown], temperature)

@@ -44,12 +44,14 @@ class Workspace:
         logs: folder of the curves; `None` writes none.
         progress: called after each epoch.
         checkpoint_every_seconds: the most that a kill costs within an epoch.
+        unkept: what is said of a stopped training that has no `checkpoints`.
     """
 
     checkpoints: Path | None = None
     logs: Path | None = None
     progress: Progress = log_progress
     checkpoint_every_seconds: float = 300.0
+    unkept: str = "It has no folder for checkpoints: started again, it begins anew."
 
 
 @dataclass(frozen=True)
@@ -288,7 +290,7 @@ class _Run:
         self.training.execution.wait_for_all()
         kept = "Its state is kept: started again the same way, it goes on from there."
         if self.workspace.checkpoints is None:
-            kept = "It has no folder for checkpoints: started again, it begins anew."
+            kept = self.workspace.unkept
         cause = self.stop.signal.name if self.stop.signal else "another worker was"
         message = f"{self.training.stage} was stopped ({cause}) after {_place(self.state)}. {kept}"
         LOG.warning("%s", message)

@@ -1,6 +1,7 @@
 """Students of other kinds: the teacher's own network, the predecessor's, one trained for int8."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,16 +11,19 @@ from pydantic import ValidationError
 
 from trainer import architectures, bundle, examples, litert, validation
 from trainer.architectures import StudentArchitecture, TeacherArchitecture
-from trainer.bundle import Description
+from trainer.bundle import Bundle, Description
 from trainer.config import (
     BackboneSettings,
     DistilSettings,
+    ExecutionSettings,
     InputSettings,
     LiteRTSettings,
     ProjectionSettings,
 )
 from trainer.litert import CHECK, FLOAT, INT8
+from trainer.preprocessing import scale
 from trainer.run_fn import run_fn
+from trainer.stages import distil
 
 INPUT = InputSettings(image_size=SIZE)
 ARCHITECTURE = TeacherArchitecture(
@@ -52,8 +56,13 @@ def teacher(blobs, tmp_path_factory):
     return str(folder / "Format-Serving")
 
 
+def changed(**changes) -> DistilSettings:
+    of_a_cnn = {"filters", "dense"} if changes.get("network") == "teacher" else set()
+    return DistilSettings.model_validate({**SETTINGS.model_dump(exclude=of_a_cnn), **changes})
+
+
 def distilled(folder, teacher: str, blobs, **changes):
-    settings = DistilSettings.model_validate({**SETTINGS.model_dump(), **changes})
+    settings = changed(**changes)
     run_fn(fn_args(folder, settings, [blobs.train, blobs.unlabelled], [blobs.val], teacher))
     report = json.loads((folder / "Format-Serving" / "litert" / CHECK).read_text())
     return bundle.load(folder / "bundle"), report
@@ -122,4 +131,31 @@ def test_the_student_of_the_public_notebooks():
 )
 def test_refuses_students_that_cannot_be(changes, message):
     with pytest.raises(ValidationError, match=message):
-        DistilSettings.model_validate({**SETTINGS.model_dump(), **changes})
+        changed(**changes)
+
+
+def test_the_teacher_is_held_twice_only_where_replicas_need_it(monkeypatch):
+    build, made = architectures.build, []
+
+    def recorded(*arguments, **settings):
+        made.append(build(*arguments, **settings))
+        return made[-1]
+
+    base = Bundle(build("teacher", ARCHITECTURE, INPUT, seed=5), None, (), "")
+    monkeypatch.setattr(architectures, "build", recorded)
+    random = np.random.default_rng(0)
+    levels = random.integers(0, 256, (3, SIZE, SIZE, 1), dtype=np.uint8)
+    shown = examples.Examples(levels, np.zeros(3, np.int32), None)
+    wanted = validation.predictor(base.model)(levels)
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    for augmentation in ("none", "mri"):
+        for name in ("none", "mirrored"):
+            settings = DistilSettings(
+                augmentation=augmentation,
+                execution=ExecutionSettings(strategy=name, precision="bfloat16"),
+            )
+            answer = distil._answers(settings, shown, base, SimpleNamespace(strategy=strategy))
+            answers = answer(tf.range(3), scale(levels))
+            assert answers.dtype == tf.float32
+            np.testing.assert_allclose(answers, wanted, rtol=1e-5, atol=1e-5)
+            assert len(made) == (augmentation == "mri" and name == "mirrored")

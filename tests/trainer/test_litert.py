@@ -4,29 +4,9 @@ import pytest
 from trainer import litert
 from trainer.config import LiteRTSettings
 from trainer.errors import ConversionError
-from trainer.examples import Examples
 from trainer.litert import FLOAT, INT8
 
 EXACT = {"images": 10, "agreement": 1.0, "max_difference": 0.0, "mean_difference": 0.0}
-
-
-def examples_of(subjects) -> Examples:
-    count = len(subjects)
-    return Examples(np.zeros((count, 8, 8, 1), np.uint8), np.zeros(count, np.int32), subjects)
-
-
-def test_calibration_takes_everyone_before_anyone_twice():
-    subjects = np.array(["a"] * 5 + ["b"] * 3 + ["c"], dtype=object)
-    chosen = litert.spread(examples_of(subjects), 4)
-    assert subjects[chosen[:3]].tolist() == ["a", "b", "c"]
-    assert chosen[0] == 2  # the middle slice
-    assert len(set(chosen)) == 4
-
-
-def test_calibration_of_slices_without_subjects_spans_the_file():
-    few = Examples(np.zeros((9, 8, 8, 1), np.uint8), np.zeros(9, np.int32), None)
-    assert litert.spread(few, 3).tolist() == [0, 4, 8]
-    assert len(litert.spread(few, 100)) == 9
 
 
 def test_compare_measures_classes_and_distances():

@@ -1,5 +1,8 @@
 """The int8 copy of a student: folding, rounding, and what LiteRT makes of it."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,8 +11,10 @@ from blob_dataset import CLASSES, SIZE, draw_blob
 from trainer import architectures, litert, quantization
 from trainer.architectures import StudentArchitecture
 from trainer.config import DistilSettings, InputSettings, LiteRTSettings
+from trainer.errors import Preempted
 from trainer.examples import Examples
 from trainer.litert import INT8
+from trainer.loop import Workspace
 from trainer.preprocessing import scale
 from trainer.quantization import MOMENTUM, QuantizedStudent, fold
 from trainer.stages.quantize import quantize
@@ -189,7 +194,9 @@ def test_training_for_int8_regains_what_rounding_loses_and_leaves_the_student_al
     told = []
     trained = quantize(
         settings, Trained("student", student, ARCHITECTURE, [], temperature=1.25), TRAIN, HELD_OUT,
-        progress=lambda stage, epoch, epochs, metrics: told.append((stage, epoch)),
+        workspace=Workspace(
+            progress=lambda stage, epoch, epochs, metrics: told.append((stage, epoch))
+        ),
     )  # fmt: skip
     assert told == [("quantize", epoch) for epoch in range(1, 9)]
     report = litert.export(
@@ -203,3 +210,24 @@ def test_training_for_int8_regains_what_rounding_loses_and_leaves_the_student_al
     assert after["mean_difference"] < 0.6 * without["mean_difference"]
     for now, then in zip(student.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("states", "The distilled student is kept: .* only this training for int8 begins anew"),
+        (None, "Nothing is kept: started again, the student's distillation begins anew"),
+    ],
+)
+def test_a_stop_says_what_is_kept(tmp_path, folder, said):
+    settings = DistilSettings(
+        input=INPUT, augmentation="none", batch_size=16, quantization_epochs=2
+    )
+    workspace = Workspace(
+        checkpoints=folder and tmp_path / folder,
+        progress=lambda *_: os.kill(os.getpid(), signal.SIGTERM),
+    )
+    trained = Trained("student", make_student(ARCHITECTURE), ARCHITECTURE, [])
+    with pytest.raises(Preempted, match=f"quantize was stopped .*{said}"):
+        quantize(settings, trained, TRAIN, HELD_OUT, workspace=workspace)
+    assert list(tmp_path.iterdir()) == []

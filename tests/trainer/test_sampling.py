@@ -65,3 +65,18 @@ def test_spread_draws_other_people_from_another_source():
     assert first == again != other
     assert sampling.spread(examples, 10).tolist() == list(range(10))
     assert sorted(sampling.spread(examples, 99, np.random.default_rng(0))) == list(range(50))
+
+
+def test_spread_takes_everyone_before_anyone_twice():
+    subjects = np.array(["a"] * 5 + ["b"] * 3 + ["c"], dtype=object)
+    nine = Examples(np.zeros((9, 8, 8, 1), np.uint8), np.zeros(9, np.int32), subjects)
+    chosen = sampling.spread(nine, 4)
+    assert subjects[chosen[:3]].tolist() == ["a", "b", "c"]
+    assert chosen[0] == 2  # the middle slice
+    assert len(set(chosen)) == 4
+
+
+def test_spread_of_slices_without_subjects_spans_the_file():
+    few = Examples(np.zeros((9, 8, 8, 1), np.uint8), np.zeros(9, np.int32), None)
+    assert sampling.spread(few, 3).tolist() == [0, 4, 8]
+    assert len(sampling.spread(few, 100)) == 9

@@ -7,7 +7,7 @@ plain image (Beyer et al. 2022, "A good teacher is patient and consistent"). Wit
 the answers cannot change, so they are computed once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -61,8 +61,6 @@ def distil(
     kind, architecture = _architecture(settings, len(classes), base)
     batch = sampling.batch_of(len(examples), settings.batch_size)
     with execution.scope():
-        teacher = architectures.build("teacher", base.model.architecture, settings.input)
-        teacher.set_weights(base.model.get_weights())
         model = architectures.build(kind, architecture, settings.input, settings.seed)
         optimizer = build_optimizer(
             settings.optimizer,
@@ -72,14 +70,12 @@ def distil(
             batch_size=batch,
         )
     distillation_loss = DistillationLoss(settings.temperature, settings.alpha)
-    levels, labels = tf.constant(examples.images), tf.constant(examples.labels)
-    plain = settings.augmentation == "none"
-    answers = tf.constant(validation.predictor(base.model)(examples.images)) if plain else None
+    levels, labels = examples.levels, tf.constant(examples.labels)
+    answer = _answers(settings, examples, base, execution)
 
     def views(indices: tf.Tensor, draw: Draw) -> tuple[tf.Tensor, ...]:
         images = augmentation.of(settings)(scale(tf.gather(levels, indices)), draw)
-        wanted = tf.gather(answers, indices) if plain else teacher(images, training=False)
-        return images, tf.gather(labels, indices), wanted
+        return images, tf.gather(labels, indices), answer(indices, images)
 
     def objective(
         images: tf.Tensor, truth: tf.Tensor, wanted: tf.Tensor
@@ -111,8 +107,27 @@ def distil(
     if settings.calibrate:
         trained = calibration.calibrated(trained, held_out)
     if settings.quantization_epochs:
-        trained = quantize(settings, trained, examples, held_out, progress=workspace.progress)
+        trained = quantize(settings, trained, examples, held_out, workspace=workspace)
     return trained
+
+
+def _answers(
+    settings: DistilSettings, examples: Examples, base: Bundle, execution: Execution
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """What the teacher says, in float32 whatever the student computes in.
+
+    Returns:
+        A function of `int32[rows]` indices and their views to logits `float32[rows, classes]`.
+    """
+    if settings.augmentation == "none":
+        answers = tf.constant(validation.predictor(base.model)(examples.images))
+        return lambda indices, views: tf.gather(answers, indices)
+    teacher = base.model
+    if settings.execution.strategy != "none":
+        with execution.strategy.scope():  # replicas need a copy each
+            teacher = architectures.build("teacher", teacher.architecture, settings.input)
+            teacher.set_weights(base.model.get_weights())
+    return lambda indices, views: teacher(views, training=False)
 
 
 def _architecture(

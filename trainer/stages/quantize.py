@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import augmentation, litert, loop, sampling, validation
+from trainer import augmentation, loop, sampling, validation
 from trainer.config import DistilSettings, ExecutionSettings, OptimizerSettings
 from trainer.draws import Draw
 from trainer.examples import Examples
@@ -33,19 +33,23 @@ def quantize(
     examples: Examples,
     held_out: Examples,
     *,
-    progress: loop.Progress,
+    workspace: Workspace,
 ) -> Trained:
     """Gives a student its int8 copy, trained for `settings.quantization_epochs`.
 
     On one device, without checkpoints: it is a few epochs of a small network, which a resumed run
-    repeats, and which each of several workers does alike.
+    repeats, and which each of several workers does alike. Of the distillation's settings batch
+    size, seed, augmentation and `execution.deterministic` hold here, too. Its optimizer is not
+    used (`OPTIMIZER` is), nor `execution`'s strategy, precision, xla and accumulate: all of it is
+    float32.
 
     Args:
         settings: the distillation's.
         trained: the student, in float32 and of no strategy, with the temperature it is served with.
         examples: to train on; labels play no part.
         held_out: validation examples, of other people.
-        progress: hears of every finished epoch, as stage `quantize`.
+        workspace: the distillation's. `progress` hears of every finished epoch, as stage
+            `quantize`; nothing is written there.
 
     Returns:
         The same with `quantized`, the copy of the epoch that answers most like the student on
@@ -53,12 +57,13 @@ def quantize(
 
     Raises:
         TrainingDiverged: the loss stopped being a number.
+        Preempted: SIGTERM came.
     """
     student, temperature = trained.model, trained.temperature
     execution = Execution(ExecutionSettings(deterministic=settings.execution.deterministic))
     batch = sampling.batch_of(len(examples), settings.batch_size)
     model = QuantizedStudent(student, temperature)
-    shown = litert.spread(examples, settings.litert.calibration_images)
+    shown = sampling.spread(examples, settings.litert.calibration_images)
     model.measure_ranges(examples.images[shown])
     optimizer = build_optimizer(
         OPTIMIZER,
@@ -67,7 +72,7 @@ def quantize(
         epochs=settings.quantization_epochs,
         batch_size=batch,
     )
-    levels, labels = tf.constant(examples.images), tf.constant(examples.labels)
+    levels, labels = examples.levels, tf.constant(examples.labels)
     imitation = DistillationLoss(temperature=1.0, alpha=0.0)
 
     def views(indices: tf.Tensor, draw: Draw) -> tuple[tf.Tensor, ...]:
@@ -92,8 +97,18 @@ def quantize(
         validate=_distance(model, student, held_out, temperature),
         score=lambda measured: [-measured["val_loss"]],
     )
-    loop.run(training, Workspace(progress=progress))
+    loop.run(training, Workspace(progress=workspace.progress, unkept=_unkept(workspace)))
     return dataclasses.replace(trained, quantized=model)
+
+
+def _unkept(workspace: Workspace) -> str:
+    """What is said where a stop ends it: it begins anew, after a student that may be kept."""
+    if workspace.checkpoints is None:
+        return "Nothing is kept: started again, the student's distillation begins anew."
+    return (
+        "The distilled student is kept: started again the same way, only this training for int8 "
+        "begins anew."
+    )
 
 
 def _distance(
