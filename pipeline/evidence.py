@@ -60,6 +60,11 @@ def collect(
         for stage, node in STAGES.items()
         if (history := of(node, "model", _history)) is not None
     }
+    calibrations = {
+        stage: calibration
+        for stage, node in STAGES.items()
+        if (calibration := of(node, "model", _calibration)) is not None
+    }
     judged = _judged(tables["test"]) if tables else None
     samples = None
     if tables and judged:
@@ -71,6 +76,7 @@ def collect(
         statistics=of("StatisticsGen", "statistics", _statistics) or {},
         anomalies=of("ExampleValidator", "anomalies", _anomalies) or (),
         histories=histories,
+        calibrations=calibrations,
         predictions=judged,
         samples=samples or (),
         baselines=_baselines(decision) if decision else {},
@@ -169,6 +175,17 @@ def _anomalies(artifact: ArtifactRef) -> tuple[report.Anomaly, ...]:
 def _history(artifact: ArtifactRef) -> tuple[dict[str, Any], ...] | None:
     path = Path(artifact.uri) / "bundle" / "history.json"
     return tuple(json.loads(path.read_text())) if path.is_file() else None
+
+
+def _calibration(artifact: ArtifactRef) -> report.Calibration | None:
+    path = Path(artifact.uri) / "bundle" / "model.json"
+    described = json.loads(path.read_text()) if path.is_file() else {}
+    measured = described.get("calibration")  # empty where none was sought, absent in older bundles
+    if not measured:
+        return None
+    return report.Calibration(
+        described["temperature"], measured["ece_before"], measured["ece_after"]
+    )
 
 
 def _tables(artifact: ArtifactRef) -> dict[str, SplitTable]:

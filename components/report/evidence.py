@@ -214,12 +214,28 @@ class LiteRt(_Strict):
 
 
 @dataclasses.dataclass(frozen=True)
+class Calibration(_Strict):
+    """What a classifier's logits are divided by, and what that does on the validation split.
+
+    Attributes:
+        temperature: 1 where none could be told.
+        before: expected calibration error of the logits as they are, in [0, 1].
+        after: of the logits divided.
+    """
+
+    temperature: float
+    before: float
+    after: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Evidence(_Strict):
     """All that a report needs. Only `run` is certain to be there.
 
     Attributes:
         statistics: split → descriptor → statistics.
         histories: stage ("pretrain", "teacher", "student") → one dict per epoch.
+        calibrations: stage → its temperature, where one was sought.
         baselines: name → level ("subject" or "slice") → metric → value, as `ModelGate` measures.
         tfma: the Evaluator's own numbers.
     """
@@ -230,6 +246,7 @@ class Evidence(_Strict):
     statistics: dict[str, dict[str, Descriptor]] = dataclasses.field(default_factory=dict)
     anomalies: tuple[Anomaly, ...] = ()
     histories: dict[str, tuple[Metrics, ...]] = dataclasses.field(default_factory=dict)
+    calibrations: dict[str, Calibration] = dataclasses.field(default_factory=dict)
     predictions: Predictions | None = None
     samples: tuple[Sample, ...] = ()
     baselines: dict[str, dict[Level, Metrics]] = dataclasses.field(default_factory=dict)

@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from components.report import figures, style
-from components.report.evidence import Descriptor, Evidence, Histogram, Metrics
+from components.report.evidence import Calibration, Descriptor, Evidence, Histogram, Metrics
 from components.report.figures import Line
 from components.report.tables import duration, is_number, split_order
 from schema.features import DESCRIPTOR_PREFIX, SPLITS
@@ -108,13 +108,20 @@ def stages(evidence: Evidence) -> tuple[Stage, ...]:
     """Draws loss, AUC or accuracy, probes and learning rate of each stage that was trained."""
     known = [*STAGES, *sorted(set(evidence.histories) - set(STAGES))]
     return tuple(
-        _stage(STAGES.get(name, name), evidence.histories[name], f"t{position}")
+        _stage(
+            STAGES.get(name, name),
+            evidence.histories[name],
+            evidence.calibrations.get(name),
+            f"t{position}",
+        )
         for position, name in enumerate(known)
         if evidence.histories.get(name)
     )
 
 
-def _stage(title: str, epochs: Sequence[Metrics], key: str) -> Stage:
+def _stage(
+    title: str, epochs: Sequence[Metrics], calibration: Calibration | None, key: str
+) -> Stage:
     names = sorted({name for epoch in epochs for name in epoch})
     rates = [name for name in names if name in ("lr", "learning_rate")]
     losses = [name for name in names if name.removeprefix("val_") == "loss"]
@@ -141,7 +148,18 @@ def _stage(title: str, epochs: Sequence[Metrics], key: str) -> Stage:
     note += f", {duration(sum(seconds))}" if seconds else ""
     warned = [str(epoch["epoch"]) for epoch in epochs if "warning" in epoch and "epoch" in epoch]
     note += f"; images hardly told apart after epoch {', '.join(warned)}" if warned else ""
+    note += f"; {_calibrated(calibration)}" if calibration else ""
     return Stage(title, note, panels)
+
+
+def _calibrated(calibration: Calibration) -> str:
+    if calibration.temperature == 1:
+        return "probabilities not calibrated: too few validation people, or no temperature helps"
+    return (
+        f"probabilities calibrated: logits divided by T\u00a0=\u00a0{calibration.temperature:.3g}, "
+        f"calibration error {calibration.before:.2f}\u00a0→\u00a0{calibration.after:.2f} on "
+        "validation people"
+    )
 
 
 def _training_panel(

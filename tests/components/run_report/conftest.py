@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from components.outcome import Check, Decision, Outcome
 from components.report import samples, storage
 from components.report.evidence import (
+    Calibration,
     Count,
     Dataset,
     Descriptor,
@@ -217,6 +218,7 @@ def build(
             "teacher": make_history(12, 1.4, True, 2),
             "student": make_history(12, 1.3, True, 3),
         },
+        calibrations={"student": Calibration(1.37, before=0.118, after=0.046)},
         predictions=predictions,
         samples=tuple(
             Sample(row, brain(row, order.index(classes[predictions.labels[row]]) / len(classes)))

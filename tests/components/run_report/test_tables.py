@@ -3,7 +3,16 @@
 import pytest
 
 from components.report import panels, tables
-from components.report.evidence import Count, Dataset, Descriptor, Evidence, Histogram, Node, Run
+from components.report.evidence import (
+    Calibration,
+    Count,
+    Dataset,
+    Descriptor,
+    Evidence,
+    Histogram,
+    Node,
+    Run,
+)
 
 
 def test_counts_follow_severity_and_keep_unlabelled_images():
@@ -71,6 +80,24 @@ def test_training_curves_use_what_was_measured():
     assert "training ends at 2" in stage.panels[0].note
     assert "validation ends at 1.9" in stage.panels[0].note
     assert panels.stages(Evidence(Run("r"), histories={"teacher": ({"epoch": 1},)}))[0].panels == ()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "said"),
+    [
+        (1.234, "logits divided by T = 1.23, calibration error 0.12 → 0.05 on validation people"),
+        (1.0, "probabilities not calibrated: too few validation people, or no temperature helps"),
+    ],
+)
+def test_a_classifier_says_how_it_was_calibrated(temperature, said):
+    evidence = Evidence(
+        Run("r"),
+        histories={"teacher": ({"epoch": 1},), "student": ({"epoch": 1},)},
+        calibrations={"student": Calibration(temperature, before=0.12, after=0.05)},
+    )
+    teacher, student = panels.stages(evidence)
+    assert student.note.replace("\u00a0", " ").endswith(said)
+    assert "calibrat" not in teacher.note
 
 
 def test_pretraining_shows_accuracy_probes_and_warnings():
