@@ -119,19 +119,22 @@ def show(
 ) -> None:
     """Show what a checkpoint holds: each variable used, unused, missing; whether answers agree.
 
-    Of a published one that was not fetched yet, what is published about it. Fetches nothing.
+    Of one that was not fetched yet, what is published about it. Fetches nothing; what was fetched
+    once is kept as it was then.
     """
     from cli import progress
     from pipeline.workspace import Workspace
-    from trainer.checkpoints import aliases
+    from trainer.checkpoints import aliases, places
 
-    cache = Workspace.at(workspace).pretrained
     published = aliases.known(checkpoint)
-    if published is not None and not aliases.kept_at(published.url, cache).exists():
-        _show_published(published, as_json)
-        return
-    where = Path(checkpoint).expanduser()
-    place = where if published is None else aliases.kept_at(published.url, cache)
+    url = published.url if published else checkpoint
+    place = Path(checkpoint).expanduser()
+    if "://" in url:
+        place = places.kept_at(url, Workspace.at(workspace).pretrained)
+        if not places.is_kept(place):
+            _show_unfetched(url, published, as_json)
+            return
+        typer.echo(f"Kept as it was fetched; to fetch it anew, remove {place}", err=True)
     with progress.quiet_tensorflow():
         from trainer.checkpoints import conversion
 
@@ -181,7 +184,8 @@ def fetch(
         from trainer.config import InputSettings
 
         settings = InputSettings.model_validate({"image_size": image_size, "channels": channels})
-        folder = fetching.fetch(checkpoint, cache, settings, classes=names, progress=told)
+        made = fetching.fetch(checkpoint, cache, settings, classes=names, progress=told)
+        folder = made.folder
         layers = conversion.projection_layers(folder)
         doubt = conversion.unverified(folder)
     typer.echo(folder)
@@ -193,6 +197,17 @@ def fetch(
         f" --set input.channels={channels}{selector}",
         err=True,
     )
+
+
+def _show_unfetched(url: str, published: "Published | None", as_json: bool) -> None:
+    import json
+
+    if published is not None:
+        _show_published(published, as_json)
+    elif as_json:
+        typer.echo(json.dumps({"url": url, "fetched": False}, indent=1))
+    else:
+        typer.echo(f"Not fetched yet: {url}\nTo fetch it: cortexflow checkpoint fetch {url}")
 
 
 def _show_published(published: "Published", as_json: bool) -> None:

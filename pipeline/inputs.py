@@ -51,11 +51,11 @@ def prepare_dataset(config: DataSettings, workspace: Workspace, observe: OnNode)
         )
     if config.source == PHANTOM:
         spec = PhantomSpec(**config.phantom.model_dump())
+        anew = not (workspace.phantoms / spec.fingerprint()).is_dir()
         source = _timed(
             "Phantom",
             observe,
-            lambda: phantom.generate(spec, workspace.phantoms, progress=_people) / "images",
-            cached=(workspace.phantoms / spec.fingerprint()).is_dir(),
+            lambda: (phantom.generate(spec, workspace.phantoms, progress=_people) / "images", anew),
         )
         name = f"phantom-{spec.preset}"
         config = config.model_copy(update={"layout": "folders", "subject_regex": r"(subj\d+)"})
@@ -69,8 +69,8 @@ def prepare_dataset(config: DataSettings, workspace: Workspace, observe: OnNode)
     fields = ("layout", "subject_regex", "val_fraction", "test_fraction", "seed")
     key = repr([str(source), config.reproduce_shipped_split, *(getattr(config, f) for f in fields)])
     out = workspace.dataset(f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}")
-    cached = (out / "dataset.json").is_file()
-    return _timed("Ingest", observe, lambda: _import(config, source, out, name), cached)
+    anew = not (out / "dataset.json").is_file()
+    return _timed("Ingest", observe, lambda: (_import(config, source, out, name), anew))
 
 
 def _refuse_import_settings(config: DataSettings) -> None:
@@ -183,7 +183,6 @@ def pinned_checkpoint(
         "Fetch",
         observe,
         lambda: fetching.fetch(text, workspace.pretrained, config.teacher.input, progress=told),
-        cached=False,
     )
     kept, wanted = conversion.projection_layers(folder), config.teacher.ft_proj_selector
     if wanted > kept:
@@ -258,14 +257,15 @@ def training_inputs(
     )
 
 
-def _timed(node: str, observe: OnNode, work: Callable[[], Path], cached: bool) -> Path:
+def _timed(node: str, observe: OnNode, work: Callable[[], tuple[Path, bool]]) -> Path:
+    """Tells of a node; its work gives a path, and whether anything had to be made for it."""
     observe(NodeState(node=node, state="running"))
     started = time.monotonic()
     try:
-        result = work()
+        result, anew = work()
     except BaseException:
         observe(NodeState(node=node, state="failed", seconds=time.monotonic() - started))
         raise
-    state: Literal["cached", "ran"] = "cached" if cached else "ran"
+    state: Literal["cached", "ran"] = "ran" if anew else "cached"
     observe(NodeState(node=node, state=state, seconds=time.monotonic() - started))
     return result

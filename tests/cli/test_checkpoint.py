@@ -51,6 +51,27 @@ def test_what_was_not_fetched_is_shown_as_published(tmp_path):
     assert not set("{}'") & set(told)
 
 
+def test_an_address_that_was_not_fetched_is_said_to_be_so(tmp_path):
+    for url in ("s3://mine/model", "https://models.example/model.tar.gz", "gs://mine/model"):
+        answer = run("show", url, "--workspace", tmp_path)
+        assert answer.exit_code == 0, answer.output
+        assert f"Not fetched yet: {url}" in answer.stdout
+    facts = json.loads(run("show", url, "--json", "--workspace", tmp_path).stdout)
+    assert facts == {"url": url, "fetched": False}
+
+
+def test_what_was_fetched_from_anywhere_is_shown(tmp_path):
+    from public_model import NARROW, PublicModel, save_checkpoint
+
+    save_checkpoint(PublicModel(NARROW), tmp_path / "source" / "ckpt-7")
+    url = f"file://{tmp_path}/source"
+    work = ("--workspace", tmp_path / "work")
+    assert run("fetch", url, "--image-size", 32, *work).exit_code == 0
+    answer = run("show", url, *work)
+    assert "TensorFlow 2 checkpoint" in answer.stdout
+    assert "to fetch it anew, remove" in answer.stderr
+
+
 def test_a_typo_gets_a_suggestion(tmp_path):
     answer = run("fetch", "simclrv2/finetuned/r50_1x_sk0", "--workspace", tmp_path)
     assert answer.exit_code == 1

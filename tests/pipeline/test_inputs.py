@@ -128,7 +128,7 @@ def test_a_checkpoint_is_known_by_its_weights(place, tmp_path):
     states = []
     path, first = pinned_checkpoint(exported(tmp_path / "a"), place, states.append)
     assert [(state.node, state.state) for state in states] == [
-        ("Fetch", "running"), ("Fetch", "ran"),
+        ("Fetch", "running"), ("Fetch", "cached"),
     ]  # fmt: skip
     assert path == str(tmp_path / "a")
     _, second = pinned_checkpoint(exported(tmp_path / "a", weights=b"2"), place)

@@ -10,9 +10,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
-from trainer.checkpoints.errors import CheckpointError, UnknownCheckpoint
+from trainer.checkpoints.errors import UnknownCheckpoint
 from trainer.config import BackboneSettings
 
 TF2_BUCKET = "gs://simclr-checkpoints-tf2"
@@ -142,19 +141,6 @@ def of_address(url: str) -> Published | None:
         return find(url)
     except UnknownCheckpoint:
         return None
-
-
-def kept_at(url: str, cache: Path) -> Path:
-    """Where the download of an address is kept.
-
-    Raises:
-        CheckpointError: the address would lead out of the cache.
-    """
-    address = urlsplit(url)
-    steps = [step for step in (address.netloc, *address.path.split("/")) if step]
-    if any(step in (".", "..") for step in steps):
-        raise CheckpointError(f"{url} is no address of a folder. Write it without `.` and `..`.")
-    return cache.joinpath("downloads", *steps)
 
 
 def backbone_of(architecture: str) -> BackboneSettings | None:

@@ -10,7 +10,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -24,14 +24,20 @@ from trainer.checkpoints.locking import locked
 from trainer.checkpoints.report import TransferReport, Verification
 from trainer.checkpoints.stored import read
 from trainer.checkpoints.transfer import Transferred, set_variable, to_channels, transfer
-from trainer.config import BackboneSettings, InputSettings, ProjectionSettings
+from trainer.config import SMALLEST_IMAGE, BackboneSettings, InputSettings, ProjectionSettings
 
 LOG = logging.getLogger(__name__)
 
 SERVING, BUNDLE, REPORT = "Format-Serving", "bundle", "transfer.json"
-SMALLEST_IMAGE = 32  # pixels; five halvings leave one position
 _VERSION = 1  # of this code: another number converts anew
 _BLOCK = 1 << 20
+
+
+class Converted(NamedTuple):
+    """A model's folder, and whether anything had to be made for it."""
+
+    folder: Path
+    anew: bool
 
 
 def convert(
@@ -41,7 +47,7 @@ def convert(
     *,
     expected: BackboneSettings | None = None,
     classes: Sequence[str] = (),
-) -> Path:
+) -> Converted:
     """Makes a checkpoint a base model for fine-tuning, unless that was done before.
 
     Args:
@@ -53,7 +59,8 @@ def convert(
             then a teacher, else an encoder, and the head is left behind. A model of ours knows.
 
     Returns:
-        The folder; of a model of ours that sees these settings already, its own.
+        The folder, and whether it was made now; of a model of ours that sees these settings
+        already, its own.
 
     Raises:
         CheckpointError: nothing that can be used is there; names the variable that does not fit.
@@ -65,18 +72,22 @@ def convert(
             f"{settings.image_size}). Set input.image_size={SMALLEST_IMAGE} or more."
         )
     own = is_model_folder(location)
-    if own and expected is None and describe(location).input == settings:
-        return location
+    if own:
+        description = describe(location)
+        _check_classes(location, description, classes)
+        if expected is None and description.input == settings:
+            return Converted(location, anew=False)
     origin = location if own else read(location).origin
     folder = cache / _key(origin, settings, expected, classes)
     with locked(folder, LOG):
-        if not (folder / REPORT).is_file():
+        anew = not (folder / REPORT).is_file()
+        if anew:
             make = _from_own if own else _from_stored
             make(location, folder, settings, expected, tuple(classes))
     doubt = unverified(folder)
     if doubt:
         LOG.warning("%s is %s", origin, doubt)
-    return folder
+    return Converted(folder, anew)
 
 
 def inspect(location: Path, expected: BackboneSettings | None = None) -> TransferReport:
@@ -87,7 +98,10 @@ def inspect(location: Path, expected: BackboneSettings | None = None) -> Transfe
     """
     stored = read(location)
     transferred = transfer(stored, InputSettings(image_size=64, channels=3), expected)
-    checked, _ = verification.against_saved_model(transferred, stored.saved_model, channels=3)
+    # The supervised head is left out, as it is by a conversion that is given no class names.
+    checked, _ = verification.against_saved_model(
+        transferred, stored.saved_model, channels=3, with_head=False
+    )
     return _report(str(stored.origin), stored.format, stored.by, transferred, checked)
 
 
@@ -137,7 +151,7 @@ def _from_stored(
     transferred = transfer(stored, settings, expected)
     LOG.info("comparing answers with the original's")
     checked, selector = verification.against_saved_model(
-        transferred, stored.saved_model, settings.channels
+        transferred, stored.saved_model, settings.channels, with_head=bool(classes)
     )
     report = _report(str(stored.origin), stored.format, stored.by, transferred, checked)
     kind, model, architecture = "encoder", transferred.encoder, transferred.architecture
@@ -169,11 +183,6 @@ def _from_own(
             f"{location} holds a {kind}; fine-tuning starts from an encoder or a teacher."
         )
     architecture = original.model.architecture
-    if classes and classes != original.description.classes:
-        raise CheckpointError(
-            f"{location} knows the classes {list(original.description.classes)} (received "
-            f"{list(classes)}). Leave them out: a model of ours knows its classes."
-        )
     if expected is not None and expected != architecture.backbone:
         raise CheckpointError(
             f"{location} holds the backbone {architecture.backbone}, not {expected}."
@@ -197,6 +206,14 @@ def _from_own(
     _write(folder, model, description, list(original.history), json.dumps(record, indent=1))
 
 
+def _check_classes(location: Path, description: Description, classes: Sequence[str]) -> None:
+    if classes and tuple(classes) != description.classes:
+        raise CheckpointError(
+            f"{location} knows the classes {list(description.classes)} (received "
+            f"{list(classes)}). Leave them out: a model of ours knows its classes."
+        )
+
+
 def _answers(model: keras.Model, images: np.ndarray) -> dict[str, np.ndarray]:
     outputs = model(images, training=False)
     outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}
@@ -218,10 +235,11 @@ def _teacher_architecture(
             f"head has {head.units} outputs. Name all of them in order, or none to leave the head."
         )
     if selector is None:
-        # Told by no graph: a head as wide as the features stands on the backbone, else on the end.
-        on_backbone = head.kernel.shape[0] == encoder.backbone.features
-        layers = len(encoder.projection.dense) if encoder.projection is not None else 0
-        selector = 0 if on_backbone else layers
+        # Told by no graph: the backbone where the head fits it, else the last layer that it fits.
+        dense = encoder.projection.dense if encoder.projection is not None else []
+        widths = [encoder.backbone.features, *(layer.kernel.shape[1] for layer in dense)]
+        fitting = verification.layers_below_head(head, widths)
+        selector = 0 if fitting[0] == 0 else fitting[-1]
     return TeacherArchitecture(
         backbone=transferred.architecture.backbone,
         projection=transferred.architecture.projection or ProjectionSettings(),

@@ -2,18 +2,18 @@
 
 Bytes are appended to a partial file that carries the generation of its object, so that an object
 replaced in between starts anew; a file takes its name once its size and its checksum are those of
-the bucket. The folder takes its name once all files are there.
+the bucket. The folder takes its name once all files are there, and is then not looked at again
+(`places`).
 """
 
 import base64
 import hashlib
-import json
 import logging
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -26,10 +26,10 @@ from google.cloud import storage
 
 from trainer.checkpoints.errors import DownloadError
 from trainer.checkpoints.locking import locked
+from trainer.checkpoints.places import MANIFEST, is_kept, keep
 
 LOG = logging.getLogger(__name__)
 
-MANIFEST = "download.json"
 _CHUNK = 8 << 20
 _PATIENCE = (1.0, 2.0, 4.0)  # seconds before each new attempt; progress starts them over
 _TIMEOUT = (10, 60)  # seconds to connect, and to wait for the next bytes
@@ -43,6 +43,7 @@ _NO_CONNECTION = (  # the bucket did not answer, or not to the end
     TimeoutError,
 )
 _PASSING = (exceptions.GoogleAPICallError, *_NO_CONNECTION)  # another attempt may not meet them
+_PUBLISHED = "Published ones: `cortexflow checkpoint list`."
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 
@@ -75,13 +76,14 @@ def quiet(name: str, done: int, total: int) -> None:
 def folder(
     url: str, target: Path, progress: Progress = quiet, *, patience: tuple[float, ...] = _PATIENCE
 ) -> Path:
-    """Downloads all below a bucket's address, unless it is there already.
+    """Downloads all below a bucket's address, unless that was done before.
 
-    Access is anonymous; `STORAGE_EMULATOR_HOST` leads to a server of one's own.
+    What was fetched once is kept as it was then, whatever becomes of the bucket (`places`). Access
+    is anonymous; `STORAGE_EMULATOR_HOST` leads to a server of one's own.
 
     Args:
         url: `gs://bucket/path/of/a/folder`.
-        target: the folder to fill; it appears when it is whole.
+        target: the folder to fill (`places.kept_at`); it appears when it is whole.
         progress: told of the file at hand, and of bytes done and in all.
         patience: seconds to wait before each new attempt after a failure.
 
@@ -89,14 +91,15 @@ def folder(
         `target`.
 
     Raises:
-        DownloadError: the bucket cannot be reached, has no such folder, or its bytes do not match
-            their checksum; says how to fetch them by hand.
+        DownloadError: the bucket cannot be reached, has no such folder or names that no folder here
+            can hold, or its bytes do not match their checksum; says what to do.
     """
     with locked(target, LOG):
-        if target.exists():
+        if is_kept(target):
             return target
         partial = target.with_name(target.name + ".partial")
         objects = _attempt(lambda: _listed(url), url, patience)
+        _sweep(partial, objects)
         total, done = sum(each.size for each in objects), 0
         for each in objects:
             place = partial / each.name
@@ -108,12 +111,8 @@ def folder(
                 _file(each, place, url, patience, told)
             done += each.size
             progress(each.name, done, total)
-        record = {
-            "url": url,
-            "files": {each.name: [each.size, each.generation] for each in objects},
-        }
-        (partial / MANIFEST).write_text(json.dumps(record, indent=1) + "\n")
-        partial.rename(target)
+        files = {each.name: (each.size, each.generation) for each in objects}
+        keep(partial, target, url, files)
     return target
 
 
@@ -143,11 +142,53 @@ def _listed(url: str) -> list[_Object]:
         for blob in blobs
         if not blob.name.endswith("/")
     ]
-    outside = [each.name for each in objects if {"..", "/"} & set(Path(each.name).parts)]
-    if not objects or outside:
-        what = f"a file outside its folder: {outside[0]!r}" if outside else "no files"
-        raise DownloadError(f"{url} holds {what}. Published ones: `cortexflow checkpoint list`.")
+    if not objects:
+        raise DownloadError(f"{url} holds no files. {_PUBLISHED}")
+    check_names([each.name for each in objects], url)
     return objects
+
+
+def check_names(names: Sequence[str], url: str) -> None:
+    """Refuses names that files of one folder cannot have together.
+
+    Raises:
+        DownloadError: one lies outside the folder, is a file and a folder at once, is spelt as no
+            file system would, or is the name of our own record.
+    """
+    known = set(names)
+    for name in names:
+        path = PurePosixPath(name)
+        above = [str(parent) for parent in path.parents if str(parent) in known]
+        if {"..", "/"} & set(path.parts):
+            what = f"a file outside its folder: {name!r}"
+        elif above:
+            what = f"{above[0]!r} and {name!r}, so that one name is a file and a folder at once"
+        elif str(path) != name:
+            what = f"a file whose name no folder here can have: {name!r}"
+        elif name == MANIFEST:
+            what = f"a file {name!r}, which is the name of the record kept of a download"
+        else:
+            continue
+        raise DownloadError(
+            f"{url} holds {what}. Name the folder of one checkpoint alone. {_PUBLISHED}"
+        )
+
+
+def _sweep(partial: Path, objects: Sequence[_Object]) -> None:
+    """Removes what an earlier attempt fetched and the bucket no longer lists."""
+    wanted = {partial / each.name for each in objects}
+    wanted |= {_part(partial / each.name, each) for each in objects}
+    for path in sorted(partial.rglob("*"), reverse=True):  # what is in a folder before the folder
+        if not path.is_dir():
+            if path not in wanted:
+                path.unlink()
+        elif not any(path.iterdir()):
+            path.rmdir()
+
+
+def _part(place: Path, each: _Object) -> Path:
+    """Where the bytes of a file gather until it is whole."""
+    return place.with_name(f".{place.name}.{each.generation}.part")
 
 
 def _file(
@@ -159,7 +200,7 @@ def _file(
 ) -> None:
     """Fills one file, from where an earlier attempt stopped."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_name(f".{place.name}.{each.generation}.part")
+    part = _part(place, each)
     part.touch()
     while part.stat().st_size < each.size:
         _attempt(lambda: _append(each, part), url, patience)
@@ -187,6 +228,8 @@ def _append(each: _Object, part: Path) -> None:
             timeout=_TIMEOUT,
             retry=None,
         )
+    if part.stat().st_size == first:
+        raise ConnectionError(f"no bytes came of {each.name} after byte {first}")
 
 
 def _sound(each: _Object, part: Path) -> bool:
@@ -227,8 +270,7 @@ def _attempt(work: Callable[[], T], url: str, patience: tuple[float, ...]) -> T:
             return work()
         except _FINAL as error:
             raise DownloadError(
-                f"{url} is not there for everybody: {error.message}. Published ones: `cortexflow "
-                "checkpoint list`."
+                f"{url} is not there for everybody: {error.message}. {_PUBLISHED}"
             ) from error
         except exceptions.PreconditionFailed as error:
             raise DownloadError(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.checkpoints.conversion import convert
+from trainer.checkpoints.conversion import Converted, convert
 from trainer.checkpoints.download import Progress, quiet
 from trainer.checkpoints.locations import locate
 from trainer.config import InputSettings
@@ -16,7 +16,7 @@ def fetch(
     *,
     classes: Sequence[str] = (),
     progress: Progress = quiet,
-) -> Path:
+) -> Converted:
     """Downloads, transfers, verifies and converts a checkpoint, as far as that is still to be done.
 
     Args:
@@ -27,10 +27,12 @@ def fetch(
         progress: told of the file at hand, and of bytes done and in all.
 
     Returns:
-        A model's folder as a Pretrainer exports it: `Format-Serving/`, `bundle/`.
+        A model's folder as a Pretrainer exports it (`Format-Serving/`, `bundle/`), and whether
+        anything was downloaded or converted for it.
 
     Raises:
         CheckpointError: it is not there, cannot be fetched, or is not what it should be.
     """
     found = locate(text, cache, progress)
-    return convert(found.path, cache / "models", settings, expected=found.expected, classes=classes)
+    made = convert(found.path, cache / "models", settings, expected=found.expected, classes=classes)
+    return made._replace(anew=made.anew or found.anew)

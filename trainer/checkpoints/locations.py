@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import tensorflow as tf
 import tensorflow_hub as hub
 
-from trainer.checkpoints import aliases, download
+from trainer.checkpoints import aliases, download, places
 from trainer.checkpoints.download import LOG, Progress, quiet
 from trainer.checkpoints.errors import DownloadError
 from trainer.checkpoints.locking import locked
@@ -24,10 +24,17 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class Located:
-    """A checkpoint on this machine, and the backbone that its name promises, if it promises any."""
+    """A checkpoint on this machine.
+
+    Attributes:
+        path: its folder, or a checkpoint's prefix.
+        expected: the backbone that its name promises, if it promises any.
+        anew: whether it was downloaded for this.
+    """
 
     path: Path
     expected: BackboneSettings | None = None
+    anew: bool = False
 
 
 def locate(text: str, cache: Path, progress: Progress = quiet) -> Located:
@@ -45,32 +52,41 @@ def locate(text: str, cache: Path, progress: Progress = quiet) -> Located:
         DownloadError: it could not be fetched; says how to fetch it by hand.
     """
     published = aliases.known(text)
-    if "://" not in text:
-        if published is None:
-            return Located(Path(text).expanduser().resolve())
-        text = published.url
-    scheme = urlsplit(text).scheme
+    if "://" not in text and published is None:
+        return Located(Path(text).expanduser().resolve())
+    url = published.url if published else text
+    target = places.kept_at(url, cache)
+    anew = not places.is_kept(target)
+    scheme = urlsplit(url).scheme
     if scheme == "gs":
-        expected = published.backbone if published else None
-        return Located(download.folder(text, aliases.kept_at(text, cache), progress), expected)
-    if scheme in ("https", "http"):
-        return Located(_archive(text, cache))
-    return Located(_copied(text, cache))
+        download.folder(url, target, progress)
+    elif scheme in ("https", "http"):
+        _archive(url, target)
+    else:
+        _copied(url, target)
+    return Located(target, published.backbone if published else None, anew)
 
 
-def _archive(url: str, cache: Path) -> Path:
+def _archive(url: str, target: Path) -> None:
+    """An archive, fetched and unpacked by tensorflow-hub."""
     if urlsplit(url).scheme == "http" and urlsplit(url).hostname not in _LOOPBACK:
         raise DownloadError(f"{url} could be altered on its way. Use its https:// address.")
-    LOG.info("downloading %s", url)
-    try:
-        with _hub_cache(cache / "hub"):
-            return Path(hub.resolve(url))
-    except (OSError, ValueError, RuntimeError, urllib.error.URLError) as error:
-        raise DownloadError(
-            f"{url} could not be fetched or unpacked: {error}. Without a network here, fetch the "
-            "archive elsewhere, unpack it, and use the folder: --set pretrain=null --set "
-            "checkpoint=FOLDER"
-        ) from error
+    with locked(target, LOG):
+        if places.is_kept(target):
+            return
+        LOG.info("downloading %s", url)
+        partial = _emptied(target)
+        try:
+            with _hub_cache(partial):
+                unpacked = Path(hub.resolve(url))
+        except (OSError, ValueError, RuntimeError, urllib.error.URLError) as error:
+            raise DownloadError(
+                f"{url} could not be fetched or unpacked: {error}. Without a network here, fetch "
+                "the archive elsewhere, unpack it, and use the folder: --set pretrain=null --set "
+                "checkpoint=FOLDER"
+            ) from error
+        _keep(unpacked, target, url)
+        shutil.rmtree(partial)
 
 
 @contextmanager
@@ -87,14 +103,12 @@ def _hub_cache(folder: Path) -> Iterator[None]:
             os.environ[_HUB_CACHE] = before
 
 
-def _copied(url: str, cache: Path) -> Path:
+def _copied(url: str, target: Path) -> None:
     """A folder of any file system that `tf.io.gfile` reads, copied here."""
-    target = aliases.kept_at(url, cache)
     with locked(target, LOG):
-        if target.exists():
-            return target
-        partial = target.with_name(target.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        if places.is_kept(target):
+            return
+        partial = _emptied(target)
         try:
             if not tf.io.gfile.isdir(url):
                 raise DownloadError(f"There is no folder at {url}.")
@@ -108,5 +122,18 @@ def _copied(url: str, cache: Path) -> Path:
             raise DownloadError(
                 f"{url} cannot be read: {error}. Copy the folder to this machine and name its path."
             ) from error
-        partial.rename(target)
-    return target
+        _keep(partial, target, url)
+
+
+def _emptied(target: Path) -> Path:
+    """The folder in which a download gathers, without what an earlier attempt left."""
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    return partial
+
+
+def _keep(filled: Path, target: Path, url: str) -> None:
+    found = [path for path in sorted(filled.rglob("*")) if path.is_file()]
+    files = {str(path.relative_to(filled)): (path.stat().st_size, None) for path in found}
+    download.check_names(list(files), url)
+    places.keep(filled, target, url, files)

@@ -21,6 +21,7 @@ from trainer.checkpoints.errors import CheckpointError
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
 _UNREADABLE = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
+_MOST_PATHS = 200_000  # of the largest published network: some thousands
 _DEEPEST = 12  # steps of an object path; the reference's have 10
 _NESTED = ("saved_model", "hub")
 
@@ -28,6 +29,10 @@ Format = Literal[
     "TensorFlow 2 SavedModel", "TensorFlow 1 module", "TensorFlow 2 checkpoint",
     "TensorFlow 1 checkpoint",
 ]  # fmt: skip
+
+
+class _Tangled(Exception):
+    """An object graph has more paths than any network."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,22 @@ class Stored:
                 f"{self.origin}: the value of {which}{more} cannot be read: {_first_line(error)}. "
                 "The file is truncated or damaged; fetch it again."
             ) from error
-        return trackable_object_graph_pb2.TrackableObjectGraph.FromString(serialized)
+        try:
+            graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(serialized)
+        except (DecodeError, TypeError) as error:
+            raise self._damaged(f"it cannot be decoded ({_first_line(error)})") from error
+        count = len(graph.nodes)
+        strays = {child.node_id for node in graph.nodes for child in node.children}
+        strays -= set(range(count))
+        if strays:
+            raise self._damaged(f"it names object {min(strays)} and has {count}")
+        return graph
+
+    def _damaged(self, problem: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self.origin}: the object graph, which says where each variable belongs, is damaged: "
+            f"{problem}. Fetch the checkpoint again."
+        )
 
     def _readable(self, key: str) -> bool:
         try:
@@ -134,19 +154,22 @@ class Stored:
     def _by_path(self, graph) -> dict[str, StoredVariable]:
         owner = next(
             (
-                node
-                for node in graph.nodes
+                node_id
+                for node_id, node in enumerate(graph.nodes)
                 if any(child.local_name == "resnet_model" for child in node.children)
             ),
             None,
         )
         if owner is None:
             return {}
-        return {
-            path: StoredVariable(name or path, key, self._shapes[key])
-            for path, key, name in _walk(graph, owner, "")
-            if key in self._shapes
-        }
+        try:
+            return {
+                path: StoredVariable(name or path, key, self._shapes[key])
+                for path, key, name in _walk(graph, owner)
+                if key in self._shapes
+            }
+        except _Tangled:
+            raise self._damaged("its objects lead to one another without end") from None
 
     def _by_name(self, graph) -> dict[str, StoredVariable]:
         keys = {key: key for key in self._shapes}
@@ -219,17 +242,32 @@ def _format(has_graph: bool, callable_: bool) -> Format:
     return "TensorFlow 1 module" if callable_ else "TensorFlow 1 checkpoint"
 
 
-def _walk(graph, node, path: str) -> Iterator[tuple[str, str, str]]:
-    """Object path, key and name of each variable below a node, along the reference's steps."""
-    if path.count("/") >= _DEEPEST:
-        return
-    for attribute in node.attributes:
-        if attribute.name == _VALUE and path:
-            yield path, attribute.checkpoint_key, attribute.full_name
-    for child in node.children:
-        if names.is_step(child.local_name):
-            below = f"{path}/{child.local_name}" if path else child.local_name
-            yield from _walk(graph, graph.nodes[child.node_id], below)
+def _walk(graph, owner: int) -> Iterator[tuple[str, str, str]]:
+    """Object path, key and name of each variable below a node, along the reference's steps.
+
+    Keras tells of a layer under several names, so an object is visited by each of its paths; only
+    a path that comes back to an object of its own goes no further.
+
+    Raises:
+        _Tangled: there are more paths than any network has.
+    """
+    left = _MOST_PATHS
+    waiting: list[tuple[int, tuple[str, ...], frozenset[int]]] = [(owner, (), frozenset())]
+    while waiting:
+        node_id, path, above = waiting.pop()
+        node = graph.nodes[node_id]
+        left -= 1
+        if not left:
+            raise _Tangled
+        for attribute in node.attributes:
+            if attribute.name == _VALUE and path:
+                yield "/".join(path), attribute.checkpoint_key, attribute.full_name
+        if len(path) < _DEEPEST:
+            waiting += [
+                (child.node_id, (*path, child.local_name), above | {node_id})
+                for child in reversed(node.children)
+                if names.is_step(child.local_name) and child.node_id not in above | {node_id}
+            ]
 
 
 def _saved_names(graph) -> dict[str, str]:
@@ -247,17 +285,17 @@ def _names_in_saved_model(folder: Path) -> dict[str, str]:
     try:
         content = (folder / "saved_model.pb").read_bytes()
         nodes = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0].object_graph_def.nodes
+        named: dict[str, str] = {}
+        paths = {0: ""}
+        for node_id in (queue := [0]):
+            for child in nodes[node_id].children if nodes else ():
+                if child.node_id not in paths:
+                    paths[child.node_id] = f"{paths[node_id]}{child.local_name}/"
+                    queue.append(child.node_id)
+                    key = f"{paths[child.node_id]}.ATTRIBUTES/{_VALUE}"
+                    named[key] = nodes[child.node_id].variable.name
     except (OSError, DecodeError, IndexError):
         return {}
-    named: dict[str, str] = {}
-    paths = {0: ""}
-    for node_id in (queue := [0]):
-        for child in nodes[node_id].children if nodes else ():
-            if child.node_id not in paths:
-                paths[child.node_id] = f"{paths[node_id]}{child.local_name}/"
-                queue.append(child.node_id)
-                key = f"{paths[child.node_id]}.ATTRIBUTES/{_VALUE}"
-                named[key] = nodes[child.node_id].variable.name
     return {key: name for key, name in named.items() if name}
 
 

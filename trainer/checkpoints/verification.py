@@ -1,16 +1,18 @@
 """Whether a transferred network answers as the original does, seen on a batch of images."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from trainer.checkpoints.errors import VerificationError
+from schema.errors import CortexflowError
+from trainer.checkpoints.errors import CheckpointError, VerificationError
 from trainer.checkpoints.report import Verification
 from trainer.checkpoints.transfer import Transferred
+from trainer.heads import SupervisedHead
 
 # Two orders of magnitude above what rounding does to a ResNet-152, three below a wrong layer.
 TOLERANCE = 1e-3
@@ -28,7 +30,7 @@ def probe(channels: int) -> np.ndarray:
 
 
 def against_saved_model(
-    transferred: Transferred, saved_model: Path | None, channels: int
+    transferred: Transferred, saved_model: Path | None, channels: int, *, with_head: bool = True
 ) -> tuple[Verification, int | None]:
     """Compares a transferred network with the SavedModel or TensorFlow 1 module it came from.
 
@@ -36,12 +38,14 @@ def against_saved_model(
         transferred: our network.
         saved_model: folder of the original, or None when there is nothing to call.
         channels: of our network; for one, the original sees the same grey image three times.
+        with_head: whether the supervised head is wanted, and its logits compared too.
 
     Returns:
         What was found, and the layer of the projection head that feeds the supervised head
         (`ft_proj_selector`), or None when the original does not tell.
 
     Raises:
+        CheckpointError: the supervised head is wanted, and stands on no layer that is there.
         VerificationError: an output is further off than `TOLERANCE`, or there is a graph, but it
             cannot be called or gives nothing to compare.
     """
@@ -51,6 +55,8 @@ def against_saved_model(
     with _full_precision():
         try:
             theirs = _original(saved_model, np.repeat(images, 3, -1) if channels == 1 else images)
+        except CortexflowError:  # among them that the process shall end
+            raise
         except Exception as error:  # whatever somebody else's graph may raise
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise VerificationError(
@@ -63,7 +69,7 @@ def against_saved_model(
                 _unverifiable(saved_model, f"gives no {POOLED} (it gives {given})")
             )
         selector = None
-        if LOGITS in theirs and transferred.head is not None:
+        if with_head and LOGITS in theirs and transferred.head is not None:
             selector, ours[LOGITS] = _logits(transferred, hiddens, theirs[LOGITS])
     return compare(ours, theirs, str(saved_model)), selector
 
@@ -123,14 +129,31 @@ def _logits(
     """The layer whose logits are nearest the original's, and those logits."""
     head = transferred.head
     assert head is not None
-    rows = head.kernel.shape[0]
-    answers = {
-        layer: head(hidden).numpy()
-        for layer, hidden in enumerate(hiddens)
-        if hidden.shape[1] == rows
-    }
+    fitting = layers_below_head(head, [hidden.shape[1] for hidden in hiddens])
+    answers = {layer: head(hiddens[layer]).numpy() for layer in fitting}
     nearest = min(answers, key=lambda layer: float(np.abs(answers[layer] - theirs).max()))
     return nearest, answers[nearest]
+
+
+def layers_below_head(head: SupervisedHead, widths: Sequence[int]) -> list[int]:
+    """Layers that the supervised head may stand on: 0 is the backbone, then the projection's.
+
+    Args:
+        head: with its weights.
+        widths: features of each layer.
+
+    Raises:
+        CheckpointError: none is as wide as the head's kernel is high.
+    """
+    rows = head.kernel.shape[0]
+    fitting = [layer for layer, width in enumerate(widths) if width == rows]
+    if not fitting:
+        raise CheckpointError(
+            f"The supervised head reads {rows} features, and no layer here gives as many (backbone "
+            f"and projection layers: {list(widths)}): the checkpoint lacks the projection layer "
+            "that it stands on. Leave the class names out to start from the backbone alone."
+        )
+    return fitting
 
 
 def _original(folder: Path, images: np.ndarray) -> dict[str, np.ndarray]:

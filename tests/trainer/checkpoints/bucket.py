@@ -19,6 +19,7 @@ class Bucket:
     cut_after: int | None = None  # bytes of the next download, after which the connection closes
     refuse: int | None = None  # status of every answer
     spoil: bool = False  # one byte of every download is another
+    empty: bool = False  # every download gives no bytes, and no error
     composed: bool = False  # objects have no MD5
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
     sent: int = 0
@@ -67,6 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = bucket.objects[name][first : last + 1]
         if bucket.spoil:
             body = bytes([body[0] ^ 1]) + body[1:]
+        if bucket.empty:
+            body = b""
         self.send_response(206)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(bucket.objects[name])}")

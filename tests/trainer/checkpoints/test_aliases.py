@@ -1,7 +1,7 @@
 import pytest
 
-from trainer.checkpoints import aliases
-from trainer.checkpoints.errors import CheckpointError, UnknownCheckpoint
+from trainer.checkpoints import aliases, places
+from trainer.checkpoints.errors import UnknownCheckpoint
 from trainer.config import BackboneSettings
 
 
@@ -71,6 +71,14 @@ def test_names_of_architectures_go_both_ways(settings):
     assert aliases.backbone_of(aliases.architecture_of(backbone)) == backbone
 
 
-def test_an_address_cannot_lead_out_of_the_cache(tmp_path):
-    with pytest.raises(CheckpointError, match=r"without `\.` and `\.\.`"):
-        aliases.kept_at("gs://bucket/../../etc", tmp_path)
+def test_every_address_has_a_folder_of_its_own(tmp_path):
+    urls = [
+        *("gs://b/m", "s3://b/m", "gs://b/m#2", "gs://b/m?v=2", "gs://b/m/n", "gs://b/M"),
+        *("gs://bucket/../../etc", f"https://b/{'x' * 400}", f"https://c/{'x' * 400}"),
+    ]
+    folders = {places.kept_at(url, tmp_path) for url in urls}
+    assert len(folders) == len(urls)
+    assert {folder.parent for folder in folders} == {tmp_path / "downloads"}
+    assert max(len(folder.name) for folder in folders) < 120
+    assert places.kept_at("gs://b/m/", tmp_path) == places.kept_at("gs://b/m", tmp_path)
+    assert places.kept_at("gs://b/m", tmp_path).name.startswith("b_m-")

@@ -7,14 +7,13 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from public_model import save_checkpoint
+from public_model import NARROW, PublicModel, objects, save_checkpoint
 
 from trainer import bundle
 from trainer.architectures import EncoderArchitecture, build
 from trainer.bundle import Description
-from trainer.checkpoints import conversion
+from trainer.checkpoints import conversion, fetching
 from trainer.checkpoints.errors import CheckpointError
-from trainer.checkpoints.fetching import fetch
 from trainer.config import (
     BackboneSettings,
     FinetuneSettings,
@@ -26,6 +25,10 @@ from trainer.run_fn import run_fn
 
 INPUT = InputSettings(image_size=32, channels=1)
 CLASSES = ("large", "none", "small")
+
+
+def fetch(*arguments, **named):
+    return fetching.fetch(*arguments, **named).folder
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def test_what_was_converted_is_found_by_its_content(converted, saved_model, cach
     assert conversion.unverified(converted) == ""
     before = (converted / conversion.REPORT).stat().st_mtime_ns
     copy = shutil.copytree(saved_model, tmp_path / "elsewhere" / "saved_model")
-    assert fetch(str(copy), cache, INPUT) == converted
+    assert fetching.fetch(str(copy), cache, INPUT) == (converted, False)
     assert (converted / conversion.REPORT).stat().st_mtime_ns == before
 
 
@@ -110,6 +113,20 @@ def test_a_head_whose_classes_are_named_is_kept(saved_model, public, cache):
         fetch(str(saved_model), cache, INPUT, classes=("a", "b"))
 
 
+def test_a_head_on_a_layer_that_is_not_there_is_left_behind_or_refused(tmp_path, cache):
+    """Its logits cannot be compared, and need not be where no class names ask for it."""
+    public = PublicModel(NARROW)
+    for path in [path for path in public.paths if path.startswith("_projection_head")]:
+        del public.paths[path]
+    kernel = "supervised_head/linear_layer/dense/kernel"
+    public.paths[kernel] = tf.Variable(np.ones([40, 3], "f4"), name=public.names[kernel][0])
+    public.model = objects(public.paths)
+    prefix = str(save_checkpoint(public, tmp_path / "ckpt-1"))
+    assert bundle.load(fetch(prefix, cache, INPUT) / "bundle").description.kind == "encoder"
+    with pytest.raises(CheckpointError, match=r"reads 40 features.*\[64\]"):
+        fetch(prefix, cache, INPUT, classes=CLASSES)
+
+
 def own(folder, settings, projection=None):
     architecture = EncoderArchitecture(
         backbone=BackboneSettings(width=0.125), projection=projection
@@ -134,7 +151,7 @@ def test_what_nobody_can_verify_is_warned_of_every_time(public, tmp_path, caplog
 
 def test_a_model_of_ours_is_taken_as_it_is(tmp_path):
     folder = own(tmp_path / "own", INPUT)
-    assert fetch(str(folder), tmp_path / "cache", INPUT) == folder
+    assert fetching.fetch(str(folder), tmp_path / "cache", INPUT) == (folder, False)
     assert not (tmp_path / "cache" / "models").exists()
     assert conversion.projection_layers(folder) == 0
 
@@ -161,8 +178,9 @@ def test_what_cannot_be_a_base_model_is_refused(saved_model, tmp_path):
     with pytest.raises(CheckpointError, match="32 pixels or more"):
         fetch(str(saved_model), tmp_path, InputSettings(image_size=16))
     folder = own(tmp_path / "own", INPUT)
-    with pytest.raises(CheckpointError, match="knows the classes"):
-        conversion.convert(folder, tmp_path, InputSettings(), classes=("a", "b"))
+    for settings in (INPUT, InputSettings()):  # seen already, and others
+        with pytest.raises(CheckpointError, match="knows the classes"):
+            conversion.convert(folder, tmp_path, settings, classes=("a", "b"))
     with pytest.raises(CheckpointError, match="holds the backbone"):
         conversion.convert(folder, tmp_path, INPUT, expected=BackboneSettings(depth=50))
     (folder / "bundle" / "model.json").write_text("{")

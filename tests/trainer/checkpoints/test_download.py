@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from bucket import Bucket, served
 
-from trainer.checkpoints import download
+from trainer.checkpoints import download, places
 from trainer.checkpoints.errors import DownloadError, UnknownCheckpoint
 from trainer.checkpoints.locations import locate
 from trainer.config import BackboneSettings
@@ -37,7 +37,7 @@ def fetched(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != download.MANIFEST
+        if path.is_file() and path.name != places.MANIFEST
     }
 
 
@@ -48,7 +48,7 @@ def test_a_folder_arrives_whole_and_once(bucket, tmp_path):
     assert fetched(target) == FILES
     assert seen[-1][1:] == (300_005, 300_005)
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
-    record = json.loads((target / download.MANIFEST).read_text())
+    record = json.loads((target / places.MANIFEST).read_text())
     assert record["files"][DATA] == [300_000, 1]
     sent = bucket.sent
     download.folder(URL, target)
@@ -96,6 +96,23 @@ def test_an_object_replaced_in_between_starts_anew(bucket, tmp_path):
     assert bucket.ranges[-1][1] == 0
 
 
+def test_what_the_bucket_no_longer_lists_is_not_kept(bucket, tmp_path):
+    for name in ("a", "b/c", ".gone.1.part"):
+        earlier = tmp_path / "model.partial" / name
+        earlier.parent.mkdir(parents=True, exist_ok=True)
+        earlier.write_bytes(b"x")
+    bucket.objects = {PREFIX + "a/b": b"x", PREFIX + "b": b"y"}
+    download.folder(URL, tmp_path / "model", patience=())
+    assert fetched(tmp_path / "model") == {"a/b": b"x", "b": b"y"}
+
+
+def test_a_folder_without_its_record_is_no_download(bucket, tmp_path):
+    (tmp_path / "model" / "variables").mkdir(parents=True)
+    (tmp_path / "model" / "stray").write_bytes(b"x")
+    download.folder(URL, tmp_path / "model")
+    assert fetched(tmp_path / "model") == FILES
+
+
 def test_two_processes_fetch_once(bucket, tmp_path):
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: download.folder(URL, tmp_path / "model"), range(2)))
@@ -108,6 +125,10 @@ def test_two_processes_fetch_once(bucket, tmp_path):
         ({"objects": {}}, "holds no files"),
         ({"objects": {PREFIX + "../../evil": b"x"}}, "a file outside its folder"),
         ({"objects": {PREFIX + "/etc/evil": b"x"}}, "a file outside its folder"),
+        ({"objects": {PREFIX + "a": b"x", PREFIX + "a/b": b"x"}}, "a file and a folder at once"),
+        ({"objects": {PREFIX + "a//b": b"x"}}, "no folder here can have"),
+        ({"objects": {PREFIX + places.MANIFEST: b"x"}}, "the name of the record"),
+        ({"empty": True}, "no bytes came of .* after byte 0"),
         ({"refuse": 404}, "is not there for everybody"),
         ({"refuse": 403}, "is not there for everybody"),
         ({"refuse": 503}, "cannot be reached"),
@@ -142,7 +163,8 @@ def test_alias_and_address_lead_to_one_download(bucket, tmp_path, text):
             locate(text, tmp_path)
         return
     found = locate(text, tmp_path)
-    assert found.path == tmp_path / "downloads" / URL.removeprefix("gs://")
+    assert found.path == places.kept_at(URL, tmp_path)
+    assert (found.anew, locate(text, tmp_path).anew) == (True, False)
     assert found.expected == BackboneSettings(depth=50)
     assert fetched(found.path) == FILES
 
@@ -161,6 +183,10 @@ def test_an_archive_is_unpacked_by_tensorflow_hub(bucket, tmp_path):
     found = locate(f"{bucket.address}/model.tar.gz", tmp_path)
     assert found.path.is_relative_to(tmp_path)
     assert (found.path / "saved_model.pb").read_bytes() == b"graph"
+    assert places.is_kept(found.path)
+    del bucket.objects["model.tar.gz"]
+    again = locate(f"{bucket.address}/model.tar.gz", tmp_path)
+    assert (again.path, again.anew) == (found.path, False)
     bucket.objects["broken.tar.gz"] = b"no archive"
     with pytest.raises(DownloadError, match="could not be fetched or unpacked"):
         locate(f"{bucket.address}/broken.tar.gz", tmp_path)
@@ -175,6 +201,10 @@ def test_other_file_systems_are_read_through_tensorflow(tmp_path):
     (source / "variables" / "variables.index").write_bytes(b"index")
     found = locate(f"file://{source}", tmp_path / "cache")
     assert fetched(found.path) == fetched(source)
+    assert places.is_kept(found.path)
+    (found.path / places.MANIFEST).unlink()
+    (found.path / "saved_model.pb").unlink()
+    assert fetched(locate(f"file://{source}", tmp_path / "cache").path) == fetched(source)
     with pytest.raises(DownloadError, match="no folder"):
         locate(f"file://{tmp_path}/absent", tmp_path / "cache")
 
