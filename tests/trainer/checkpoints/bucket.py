@@ -77,8 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
         if bucket.cut_after is not None:
             body, bucket.cut_after = body[: bucket.cut_after], None
             self.close_connection = True
+        bucket.sent += len(body)  # before the client may go on, and look
         self.wfile.write(body)
-        bucket.sent += len(body)
 
 
 @contextmanager
