@@ -3,8 +3,8 @@
     make quickstart        or        cortexflow run quickstart
 
 Half of the people train, 15 % validate, 35 % (84 people) test. Expect `passed`: a student of about
-.84 subject-level macro AUC (floor .70; best possible on this phantom .92) beside .85 for total CSF,
-one hand-made number. Measured 2026-11-21 on 2 cores: 90 s, 1.5 GiB; again from the cache 17 s.
+.86 subject-level macro AUC (floor .70; best possible on this phantom .92) beside .85 for total CSF,
+one hand-made number. Measured 2026-11-21 on 2 cores: 85 s, 1.4 GiB; again from the cache 17 s.
 Other splits, seeds and orders of the data gave students of .79 to .86.
 """
 
