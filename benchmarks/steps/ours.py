@@ -2,6 +2,10 @@
 
 A stage is called as in a run and stopped where its training would begin; what is timed is that
 training's own step. For the step on ready views, augmentation hands back its images.
+
+Three names of the trainer are replaced for that, since the stages have no need of such doors: what
+runs a training, what makes views, and what tells whether features are kept. What is timed is not
+replaced, and nothing is asserted of what is.
 """
 
 import os
