@@ -115,9 +115,14 @@ def _inline(svg: str, name: str, description: str) -> str:
     body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
     body = re.sub(r"font-family: [^;\"]*; ", "", body)
     body = re.sub(r' transform="rotate\(-0[^"]*"|<g/>', "", body)
-    body = re.sub(r"\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", body)
+    body = re.sub(r"<[^>]+>", _rounded, body)
     body = re.sub(r"#ca550(\d)", r"var(--class-\1)", body)
     for placeholder, variable in PLACEHOLDERS.items():
         body = body.replace(placeholder, variable)
     body = re.sub(r">\s+<", "><", body)
     return f'<svg {box} role="img" aria-label="{escape(description)}">{body}'
+
+
+def _rounded(tag: re.Match) -> str:
+    """A tag with its coordinates to two digits; what stands between tags is text to be read."""
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", tag[0])
