@@ -197,6 +197,7 @@ def measure(
     encoder: "Bundle",
 ) -> dict[str, Any]:
     """The macro AUC of every arm over test people, and how much each had to learn from."""
+    from trainer import validation
     from trainer.stages.distil import distil
     from trainer.stages.finetune import finetune
 
@@ -213,7 +214,8 @@ def measure(
         result = stage(stages[name], on, held_out, classes=classes, base=base, workspace=quiet())
         auc[name] = subject_auc(probabilities(result, splits["test"]), splits["test"])
         scores = [epoch["val_macro_auc"] for epoch in result.history]
-        epochs[name] = int(np.argmax(scores)) + 1
+        chosen = validation.choice(stages[name], held_out)["score"] is not None
+        epochs[name] = int(np.argmax(scores)) + 1 if chosen else len(scores)
         return result
 
     teacher = trained("teacher", finetune, encoder, few)
@@ -224,7 +226,7 @@ def measure(
         "seed": seed,
         "fraction": fraction,
         "auc": auc,
-        "best_epoch": epochs,
+        "kept_epoch": epochs,
         "people": {
             "train": count(train),
             "labelled": count(few),

@@ -221,6 +221,8 @@ class FinetuneSettings(StageSettings):
     imbalance: Literal["none", "balanced_sampling", "logit_adjustment"] = "balanced_sampling"
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
     early_stopping_patience: PositiveInt | None = None
+    # The best epoch is chosen on validation people; of fewer than this the last epoch is kept.
+    min_people_to_choose: int = Field(20, ge=0)
     calibrate: bool = True  # scale the temperature of the probabilities on validation people
 
 
@@ -260,6 +262,8 @@ class DistilSettings(StageSettings):
     temperature: PositiveFloat = 2.0
     alpha: float = Field(0.1, ge=0.0, le=1.0)  # weight of the true labels
     early_stopping_patience: PositiveInt | None = None
+    # The best epoch is chosen on validation people; of fewer than this the last epoch is kept.
+    min_people_to_choose: int = Field(20, ge=0)
     calibrate: bool = True  # scale the temperature of the probabilities on validation people
     quantization_epochs: int = Field(0, ge=0)  # further epochs that train for int8, of a cnn
     litert: LiteRTSettings = LiteRTSettings()

@@ -1,14 +1,19 @@
 """What a classifier is worth on people it was not trained on."""
 
+import logging
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from trainer import metrics, preprocessing
+from trainer.config import DistilSettings, FinetuneSettings
 from trainer.errors import TrainingDataError
 from trainer.examples import Examples
+
+LOG = logging.getLogger(__name__)
 
 BATCH = 256
 
@@ -89,6 +94,24 @@ def measured(
         return {"val_loss": float(-chosen.mean())} | _judged(np.exp(log_probabilities), examples)
 
     return validate
+
+
+def choice(settings: FinetuneSettings | DistilSettings, examples: Examples) -> dict[str, Any]:
+    """How the epoch to keep is chosen, as `trainer.loop.Training` takes it.
+
+    The AUC of a few people is chance, and its maximum over many epochs picks an early one for luck.
+    So with fewer than `min_people_to_choose` (images, where no ids are known) the last is kept.
+    """
+    unit = "images" if examples.subjects is None else "people"
+    count = len(examples if examples.subjects is None else np.unique(examples.subjects))
+    if count >= settings.min_people_to_choose:
+        return {"score": score, "patience": settings.early_stopping_patience}
+    LOG.warning(
+        "%d validation %s are too few to choose an epoch by (min_people_to_choose=%d): the last "
+        "epoch is kept.",
+        count, unit, settings.min_people_to_choose,
+    )  # fmt: skip
+    return {"score": None, "patience": None}
 
 
 def score(measured: dict[str, float]) -> list[float]:

@@ -97,8 +97,7 @@ def distil(
         step=step,
         execution=execution,
         validate=validation.validator(model, held_out),
-        score=validation.score,
-        patience=settings.early_stopping_patience,
+        **validation.choice(settings, held_out),
         checkpoint_every_epochs=settings.checkpoint_every_epochs,
     )
     history = loop.run(training, workspace)

@@ -97,8 +97,7 @@ def finetune(
         ),
         execution=execution,
         validate=validate,
-        score=validation.score,
-        patience=settings.early_stopping_patience,
+        **validation.choice(settings, held_out),
         checkpoint_every_epochs=settings.checkpoint_every_epochs,
     )
     history = loop.run(training, workspace)
