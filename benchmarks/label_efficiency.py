@@ -122,7 +122,7 @@ class Plan:
             "least_steps": [TEACHER_STEPS, SCRATCH_STEPS],
             "least_people": LEAST_PEOPLE,
             "evaluable": EVALUABLE,
-            "code": code_digest("schema", "ingest", "trainer", "components/baselines.py"),
+            "code": code_digest("schema", "ingest", "trainer", "evaluation/baselines.py"),
         }
 
 
@@ -270,8 +270,8 @@ def subject_auc(probabilities: np.ndarray, examples: "Examples") -> float:
 
 def csf_baseline(train: "Examples", test: "Examples", classes: tuple[str, ...]) -> np.ndarray:
     """The total-CSF baseline of the pipeline, learnt from the same labels."""
-    from components.baselines import total_csf
-    from components.predictions import SplitTable
+    from evaluation.baselines import total_csf
+    from evaluation.predictions import SplitTable
     from schema.descriptors import describe as descriptors
 
     def table(examples: "Examples") -> SplitTable:

@@ -1,7 +1,7 @@
-"""AnomalyGate: stops the run when ExampleValidator found the data outside its contract.
+"""AnomalyGate: refuses data that ExampleValidator found outside its contract.
 
 ExampleValidator only records anomalies; nothing downstream looks at them (TFX never fails a run on
-data). This node does, so that no model is trained on data that broke the contract.
+data). This node makes a decision of them, by which `StopOnBadData` ends the run.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,8 @@ from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import ExampleAnomalies
 
 from components.artifacts import DataDecision
-from components.outcome import Decision, Outcome, Refused, write_decision
+from components.decisions import write_decision
+from evaluation.outcome import Check, Decision, Outcome, concluded
 
 
 def decide(anomalies: Mapping[str, Mapping[str, str]]) -> Decision:
@@ -24,12 +25,12 @@ def decide(anomalies: Mapping[str, Mapping[str, str]]) -> Decision:
     Returns:
         The decision, with one reason per anomaly.
     """
-    reasons = [
-        f"{split}: {feature}: {description}"
+    broken = [
+        Check(f"{split}: {feature}", Outcome.REFUSED, detail=f"{split}: {feature}: {description}")
         for split, found in sorted(anomalies.items())
         for feature, description in sorted(found.items())
     ]
-    return Decision(Outcome.REFUSED if reasons else Outcome.PASSED, tuple(reasons))
+    return concluded(broken or [Check("the data keep their contract", Outcome.PASSED)])
 
 
 def read_anomalies(artifact: ExampleAnomalies) -> dict[str, dict[str, str]]:
@@ -54,15 +55,8 @@ def AnomalyGate(  # noqa: N802 (a TFX node is named as a class)
     decision: OutputArtifact[DataDecision],
     code: Parameter[str],
 ):
-    """TFX node: raises `Refused` on any anomaly, which ends the run.
+    """TFX node: publishes the decision.
 
     `code` is the hash of this code, in every gate: an edited gate must decide again.
     """
-    verdict = decide(read_anomalies(anomalies))
-    write_decision(verdict, decision.uri)
-    if verdict.outcome is not Outcome.PASSED:
-        shown = "; ".join(verdict.reasons[:3]) + ("; …" if len(verdict.reasons) > 3 else "")
-        raise Refused(
-            f"The data breaks its contract in {len(verdict.reasons)} place(s): {shown}. Mend the "
-            "data, or change the schema on purpose (`cortexflow schema diff` shows what differs)."
-        )
+    write_decision(decide(read_anomalies(anomalies)), decision.uri)

@@ -19,3 +19,9 @@ class Predictions(Artifact):
     """Per-image probabilities of one or more models on one split: `predictions.npz`."""
 
     TYPE_NAME = "Predictions"
+
+
+class ControlDecision(Artifact):
+    """Whether labels that mean nothing teach nothing, as they must: `decision.json`."""
+
+    TYPE_NAME = "ControlDecision"

@@ -15,10 +15,11 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import ModelBlessing, ModelEvaluation
 
-from components import baselines, predictions
 from components.artifacts import ModelDecision, Predictions
-from components.outcome import Check, Decision, Outcome, write_decision
-from components.predictions import SplitTable
+from components.decisions import write_decision
+from evaluation import baselines, predictions
+from evaluation.outcome import Check, Decision, Outcome
+from evaluation.predictions import SplitTable
 from trainer import metrics
 
 CANDIDATE = "student"
@@ -53,13 +54,13 @@ def decide(
     }
     candidate = test.probabilities[CANDIDATE]
     checks = [
-        Check(
+        _check(
             "evaluated by subject",
             test.subjects is not None,
             detail="no subject ids: slices of one person may stand on both sides of the split",
         ),
-        Check("split without known leaks", not leaked, detail="the split shares subjects"),
-        Check(
+        _check("split without known leaks", not leaked, detail="the split shares subjects"),
+        _check(
             "finite probabilities",
             bool(np.isfinite(candidate).all()),
             detail="the model returned NaN or infinite probabilities",
@@ -71,7 +72,7 @@ def decide(
     headline = measured[CANDIDATE][level]
     predicted = int((np.array(headline["confusion_matrix"]).sum(axis=0) > 0).sum())
     checks.append(
-        Check(
+        _check(
             "more than one class predicted",
             predicted > 1,
             predicted,
@@ -82,7 +83,7 @@ def decide(
     auc = headline["macro_auc"]
     evaluable = bool(np.isfinite(auc))
     checks.append(
-        Check(
+        _check(
             "macro AUC floor",
             evaluable and auc >= macro_auc_floor,
             auc if evaluable else None,
@@ -93,6 +94,11 @@ def decide(
         )
     )
     return _conclude(checks, measured, evaluable)
+
+
+def _check(name, passed, value=None, bound=None, detail="") -> Check:
+    outcome = Outcome.PASSED if passed else Outcome.REFUSED
+    return Check(name, outcome, value, bound, detail=detail)
 
 
 def _with_baselines(train: SplitTable, test: SplitTable, classes: int) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from tfx.types.standard_artifacts import Examples, Model
 from tfx.utils import path_utils
 
 from components.artifacts import Predictions
-from components.predictions import FILE, SplitTable, to_bytes
+from evaluation.predictions import FILE, SplitTable, to_bytes
 from schema import features
 
 BATCH = 256

@@ -12,7 +12,8 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
 from tfx.utils import json_utils
 
-from components.outcome import Refused, read_decision
+from components.decisions import read_decision
+from evaluation.outcome import Refused
 
 
 class Executor(pusher_executor.Executor):

@@ -4,7 +4,8 @@ from tfx.dsl.component.experimental.annotations import InputArtifact
 from tfx.dsl.component.experimental.decorators import component
 
 from components.artifacts import ModelDecision
-from components.outcome import InsufficientEvidence, Outcome, Refused, read_decision
+from components.decisions import read_decision
+from evaluation.outcome import InsufficientEvidence, Outcome, Refused
 
 
 @component

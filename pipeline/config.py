@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
+from evaluation.config import ControlSettings, DriftSettings, GateSettings, LeakageSettings
 from schema.errors import CortexflowError
 from trainer.config import (
     SMALLEST_IMAGE,
@@ -58,12 +59,6 @@ class DataSettings(Settings):
     reproduce_shipped_split: bool = False
 
 
-class GateSettings(Settings):
-    """What a student must show before it goes live."""
-
-    macro_auc_floor: float = Field(0.70, ge=0.0, le=1.0)
-
-
 class PipelineConfig(Settings):
     """Everything that decides what a run does."""
 
@@ -77,6 +72,9 @@ class PipelineConfig(Settings):
     checkpoint: str | None = None
     teacher: FinetuneSettings = FinetuneSettings()
     student: DistilSettings = DistilSettings()
+    leakage: LeakageSettings = LeakageSettings()
+    drift: DriftSettings = DriftSettings()
+    control: ControlSettings = ControlSettings()
     gate: GateSettings = GateSettings()
     beam_args: tuple[str, ...] = BEAM_IN_PROCESS
 

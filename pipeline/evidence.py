@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from components import predictions as prediction_tables
-from components.outcome import Decision, read_decision
-from components.predictions import SplitTable
+from components.decisions import read_decision
 from components.report import evidence as report
 from components.report.samples import choose_samples
+from evaluation import predictions as prediction_tables
+from evaluation.outcome import Decision
+from evaluation.predictions import SplitTable
 from ingest.datasets import read_dataset
 from pipeline import lineage
 from pipeline.config import PipelineConfig

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.outcome import GateStopped
+from evaluation.outcome import GateStopped
 from pipeline.config import PipelineConfig
 from pipeline.inputs import OnNode, prepare_dataset, training_inputs
 from pipeline.runs import NodeState, RunFolder, RunRecord

@@ -253,7 +253,7 @@ def training_inputs(
         live_version=baseline,
         data_code=code_digest("schema", "components/image_example_gen.py"),
         training_code=code_digest("schema", "trainer"),
-        judging_code=code_digest("schema", "trainer", "components/*.py"),
+        judging_code=code_digest("schema", "trainer", "evaluation", "components/*.py"),
     )
 
 

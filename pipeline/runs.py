@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from components.outcome import Outcome
+from evaluation.outcome import Outcome
 from pipeline.config import PipelineConfig, validated
 from pipeline.workspace import Workspace
 from schema.errors import CortexflowError

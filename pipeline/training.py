@@ -28,6 +28,7 @@ from components.live_model import LiveModel
 from components.model_gate import ModelGate
 from components.predictor import Predictor
 from components.registry_pusher import RegistryPusher
+from components.stop_on_bad_data import StopOnBadData
 from components.stop_on_refusal import StopOnRefusal
 from pipeline.config import PipelineConfig
 from pipeline.evaluation import eval_config
@@ -127,7 +128,8 @@ def _data_nodes(inputs: Inputs) -> list[BaseNode]:
         statistics=statistics.outputs["statistics"], schema=contract.outputs["schema"]
     )
     gate = AnomalyGate(anomalies=validator.outputs["anomalies"], code=inputs.judging_code)
-    return [*nodes, validator, gate]
+    stop = StopOnBadData(anomalies=gate.outputs["decision"], leaked=int(inputs.leaked))
+    return [*nodes, validator, gate, stop]
 
 
 def _stage_nodes(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import ConfigDict
 
-from components.outcome import Decision
+from evaluation.outcome import Decision
 from schema.errors import CortexflowError
 
 Level = Literal["subject", "slice"]

@@ -16,11 +16,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from components.outcome import Outcome
 from components.report import curves, panels, samples, scores, tables
 from components.report.evidence import Evidence
 from components.report.storage import plain, replace
 from components.report.tables import duration
+from evaluation.outcome import Outcome
 
 FILE = "report.html"
 MAX_REASONS = 8

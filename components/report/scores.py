@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from components.outcome import Decision
 from components.report.evidence import Dataset, Evidence, Level, Predictions
 from components.report.samples import short_names
+from evaluation.outcome import Decision
 from trainer import metrics
 
 FLOOR = "macro AUC floor"  # ModelGate's name for the check

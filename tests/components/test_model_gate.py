@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from components.model_gate import decide
-from components.outcome import Outcome
-from components.predictions import SplitTable
+from evaluation.outcome import Outcome
+from evaluation.predictions import SplitTable
 
 CLASSES = ("MildDemented", "ModerateDemented", "NonDemented", "VeryMildDemented")
 SEVERITY = ("NonDemented", "VeryMildDemented", "MildDemented", "ModerateDemented")

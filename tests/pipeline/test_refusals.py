@@ -47,7 +47,7 @@ def test_data_outside_its_contract_stop_the_run_before_training(tmp_path, cortex
     assert "label" in last_line(result)
     [record] = (tmp_path / "workspace").glob("runs/*/run.json")
     nodes = [node["node"] for node in json.loads(record.read_text())["nodes"]]
-    assert nodes[-1] == "AnomalyGate"
+    assert nodes[-1] == "StopOnBadData"
     assert "Pretrainer" not in nodes
     assert "label" in report_of(tmp_path / "workspace")
 

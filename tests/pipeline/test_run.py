@@ -17,6 +17,7 @@ NODES = [
     "ImportSchemaGen",
     "ExampleValidator",
     "AnomalyGate",
+    "StopOnBadData",
     "Pretrainer",
     "Teacher",
     "Student",

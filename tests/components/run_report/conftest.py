@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from components.outcome import Check, Decision, Outcome
 from components.report import samples, storage
 from components.report.evidence import (
     Calibration,
@@ -26,6 +25,7 @@ from components.report.evidence import (
     Run,
     Sample,
 )
+from evaluation.outcome import Check, Decision, Outcome
 from schema import descriptors
 from schema.features import ALZHEIMER_CLASSES, ALZHEIMER_SEVERITY
 from trainer import metrics
@@ -46,6 +46,10 @@ NODES = (
     ("RegistryPusher", 0.8),
     ("StopOnRefusal", 0.1),
 )
+
+
+def outcome_of(passed: bool) -> Outcome:
+    return Outcome.PASSED if passed else Outcome.REFUSED
 
 
 def brain(seed: int, atrophy: float, size: int = 96) -> bytes:
@@ -232,9 +236,11 @@ def build(
             outcome,
             ("subject-level macro AUC 0.742 is below the floor 0.800",) if refused else (),
             (
-                Check("evaluated by subject", level == "subject", detail="no subject ids"),
-                Check("more than one class predicted", True, 4, 2, "one class for everyone"),
-                Check("macro AUC floor", not refused, auc, 0.8 if refused else 0.7, "below"),
+                Check(
+                    "evaluated by subject", outcome_of(level == "subject"), detail="no subject ids"
+                ),
+                Check("more than one class predicted", Outcome.PASSED, 4, 2),
+                Check("macro AUC floor", outcome_of(not refused), auc, 0.8 if refused else 0.7),
             ),
         ),
         nodes=tuple(Node(name, "ran", seconds) for name, seconds in NODES),

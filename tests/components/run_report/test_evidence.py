@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 
-from components.outcome import Outcome
 from components.report import storage
 from components.report.evidence import (
     Dataset,
@@ -17,6 +16,7 @@ from components.report.evidence import (
     Run,
     Sample,
 )
+from evaluation.outcome import Outcome
 
 
 def assert_equal(left: Evidence, right: Evidence) -> None:

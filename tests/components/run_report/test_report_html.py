@@ -7,11 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from components.outcome import Decision, Outcome
 from components.report import html as report
 from components.report import storage
 from components.report.evidence import Anomaly, Evidence, Node, Run, Sample
 from components.report.tables import counts
+from evaluation.outcome import Decision, Outcome
 from trainer import metrics
 
 VOID = {"meta", "img", "br", "wbr", "link", "hr", "input", "rect", "line", "path"}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from components.baselines import constant_prior, total_csf
-from components.predictions import SplitTable
+from evaluation.baselines import constant_prior, total_csf
+from evaluation.predictions import SplitTable
 
 
 def table(labels, subjects, csf) -> SplitTable:

@@ -6,7 +6,7 @@ total CSF, scores .77 subject-level AUC for CDR 0 against the rest: what a netwo
 
 import numpy as np
 
-from components.predictions import SplitTable
+from evaluation.predictions import SplitTable
 
 
 def constant_prior(train: SplitTable, rows: int, classes: int) -> np.ndarray:

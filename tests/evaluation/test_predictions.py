@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from components.predictions import SplitTable, from_bytes, to_bytes
+from evaluation.predictions import SplitTable, from_bytes, to_bytes
 
 
 def test_round_trip_keeps_every_column_and_model():
