@@ -21,7 +21,10 @@ new splits and trainings only, and are too narrow for new people.
 Scratch has a schedule of its own, the best of those tried. Settings were chosen on the people of
 seeds 100 to 103, cohorts of their own; the seeds reported start at 0.
 
-Every finished seed and fraction is kept in `--out`; a repeated command does the rest only.
+Every finished seed and fraction is kept in `--out`; a repeated command does the rest only. Two
+plans are compared seed by seed with `--against`: does bfloat16 keep the metrics?
+
+    python -m benchmarks.label_efficiency --out bf16 --precision bfloat16 --against f32
 """
 
 import argparse
@@ -37,10 +40,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.reporting.paired import draw, summary, table
+from benchmarks.reporting.paired import compared, draw, summary, table
 from ingest.atomic import write_json, write_text
 from trainer.config import (
     DistilSettings,
+    ExecutionSettings,
     FinetuneSettings,
     InputSettings,
     OptimizerSettings,
@@ -87,6 +91,7 @@ class Plan:
         test: share of the people who test.
         size: pixels of a side.
         all_validate: whether the epoch is chosen on all validation people, not on the fraction.
+        precision: of all trainings.
     """
 
     data: str
@@ -96,10 +101,15 @@ class Plan:
     test: float
     size: int
     all_validate: bool
+    precision: str
 
     def stages(self, seed: int, images: int) -> dict[str, StageSettings]:
         """The settings of one seed's trainings, where so many images are labelled."""
-        common: dict[str, Any] = {"input": InputSettings(image_size=self.size), "seed": seed}
+        common: dict[str, Any] = {
+            "input": InputSettings(image_size=self.size),
+            "execution": ExecutionSettings(precision=self.precision),
+            "seed": seed,
+        }
         pretrain = PretrainSettings(**common, probe_every_epochs=None)
         teacher = FinetuneSettings(**common, **TEACHER)
         scratch = FinetuneSettings(**common, **SCRATCH, backbone=pretrain.backbone)
@@ -345,6 +355,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--test", type=float, default=0.6, help="share of the people")
     parser.add_argument("--size", type=int, default=64, help="pixels")
     parser.add_argument("--all-validate", action="store_true", help="let all choose the epoch")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--against", type=Path, metavar="OUT", help="pair with another --out")
     parser.add_argument("--jobs", type=int, default=1, help="seeds at once")
     parser.add_argument("--out", type=Path, default=Path("workspace/label_efficiency"))
     return parser.parse_args()
@@ -369,13 +381,15 @@ def main() -> None:
         for done, each in enumerate(as_completed(pending), start=1):
             each.result()
             print(f"{done} of {len(pending)} seeds", flush=True)
-    summaries = [
-        summary(
-            [json.loads(result_file(out / f"seed-{s}", f).read_text()) for s in seeds], ARMS, PAIRS
-        )
-        for f in given.fractions
-    ]
+
+    def results(folder: Path, fraction: float) -> list[dict[str, Any]]:
+        return [json.loads(result_file(folder / f"seed-{s}", fraction).read_text()) for s in seeds]
+
+    summaries = [summary(results(out, f), ARMS, PAIRS) for f in given.fractions]
     text = "\n\n".join(map(table, summaries))
+    for f in given.fractions if given.against else ():
+        other = results(given.against / Path(given.data).name, f)
+        text += "\n\n" + compared(results(out, f), other, ARMS, str(given.against))
     print(f"\n{text}")
     write_json(out / "summary.json", summaries)
     write_text(out / "table.txt", text + "\n")

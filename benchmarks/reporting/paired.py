@@ -57,6 +57,20 @@ def table(each: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def compared(
+    ours: list[dict[str, Any]], others: list[dict[str, Any]], arms: Sequence[str], name: str
+) -> str:
+    """Paired differences of each arm between two plans on the same seeds and fraction, as text."""
+    lines = [f"{ours[0]['fraction']:.0%} of the labels, minus {name}"]
+    for arm in arms:
+        mine, theirs = (np.array([each["auc"][arm] for each in side]) for side in (ours, others))
+        found = paired(mine, theirs)
+        lines.append(
+            f"{arm:13}{found['mean']:+.3f}, 95 % [{found['low']:+.3f}, {found['high']:+.3f}]"
+        )
+    return "\n".join(lines)
+
+
 def draw(summaries: list[dict[str, Any]], path: Path) -> None:
     """Dots per seed joined across the arms, and the means, one panel per fraction."""
     from matplotlib.figure import Figure
