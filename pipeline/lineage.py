@@ -13,8 +13,9 @@ from pipeline.runs import NodeState
 
 @dataclasses.dataclass(frozen=True)
 class ArtifactRef:
-    """One artifact of a node: its output key, type, place and custom properties."""
+    """One artifact of a node: its id, output key, type, place and custom properties."""
 
+    id: int
     key: str
     type: str
     uri: str
@@ -22,12 +23,22 @@ class ArtifactRef:
 
 
 @contextmanager
-def opened(database: Path) -> Iterator[metadata_store.MetadataStore]:
-    """A read-only view of an MLMD file."""
+def opened(database: Path, *, write: bool = False) -> Iterator[metadata_store.MetadataStore]:
+    """A view of an existing MLMD file, read-only unless asked otherwise."""
+    modes = metadata_store_pb2.SqliteMetadataSourceConfig
     config = metadata_store_pb2.ConnectionConfig()
     config.sqlite.filename_uri = str(database)
-    config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
+    config.sqlite.connection_mode = modes.READWRITE if write else modes.READONLY
     yield metadata_store.MetadataStore(config)
+
+
+def annotate(database: Path, artifact: int, properties: dict[str, str]) -> None:
+    """Adds custom properties to an artifact."""
+    with opened(database, write=True) as store:
+        [found] = store.get_artifacts_by_id([artifact])
+        for name, text in properties.items():
+            found.custom_properties[name].string_value = text
+        store.put_artifacts([found])
 
 
 def outputs(store: metadata_store.MetadataStore, execution_id: int) -> list[ArtifactRef]:
@@ -43,6 +54,7 @@ def outputs(store: metadata_store.MetadataStore, execution_id: int) -> list[Arti
     }
     return [
         ArtifactRef(
+            id=event.artifact_id,
             key=event.path.steps[0].key,
             type=artifacts[event.artifact_id].type,
             uri=artifacts[event.artifact_id].uri,

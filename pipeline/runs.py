@@ -30,6 +30,16 @@ class NodeState(BaseModel):
     execution_id: int | None = None
 
 
+class Override(BaseModel):
+    """Who put a model live that the gate had not passed, when and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    who: str
+    reason: str
+    time: datetime.datetime
+
+
 class RunRecord(BaseModel):
     """`run.json`: what was asked for, how far it came, and how it ended."""
 
@@ -48,7 +58,8 @@ class RunRecord(BaseModel):
     nodes: tuple[NodeState, ...] = ()
     baseline: str | None = None  # what was live when the run first started; kept when resumed
     pushed_version: int | None = None
-    live_version: int | None = None  # when the run ended
+    live_version: int | None = None  # when the run ended, or was overridden
+    override: Override | None = None
 
     @property
     def exit_code(self) -> int:

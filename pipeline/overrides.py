@@ -1,0 +1,134 @@
+"""Putting a model live that the gate did not pass: by name, with a reason, and on record for good.
+
+The record stands in four places, none of which is ever rewritten without it: the version's manifest
+in the registry, the registry's history, the gate's decision in ML Metadata, and the run.
+"""
+
+import datetime
+import json
+from pathlib import Path
+
+from components.decisions import read_decision
+from evaluation.outcome import Decision, Outcome
+from pipeline import lineage
+from pipeline.config import PipelineConfig
+from pipeline.lineage import ArtifactRef
+from pipeline.runs import Override, RunFolder, RunRecord
+from pipeline.workspace import Workspace
+from registry.interface import Version
+from registry.local import LocalRegistry
+from schema.errors import CortexflowError
+
+SERVING = "Format-Serving"
+
+
+class OverrideRefused(CortexflowError):
+    """This run's model cannot be put live by anybody's word."""
+
+
+def check(config: PipelineConfig, workspace: Workspace, record: RunRecord) -> Decision:
+    """The decision that would be overridden.
+
+    Raises:
+        OverrideRefused: no model of the run was judged, it passed, it was overridden already, or it
+            failed a check that nobody may lift (`details["final"]`: a leaking split, NaN).
+    """
+    decision, _, _ = _found(config, workspace, record)
+    return decision
+
+
+def override(
+    config: PipelineConfig, workspace: Workspace, folder: RunFolder, *, who: str, reason: str
+) -> tuple[RunRecord, Version]:
+    """Pushes the student of a run that was refused, or for which the evidence did not suffice.
+
+    Args:
+        config: the run's settings.
+        workspace: where the run kept its things.
+        folder: the run's.
+        who: the person who answers for it.
+        reason: why; not empty.
+
+    Returns:
+        The run's record with the override, and the version, which is live.
+
+    Raises:
+        OverrideRefused: as `check`, or name or reason are empty.
+        RegistryError: the version cannot be pushed.
+    """
+    who, reason = who.strip(), reason.strip()
+    if not who or not reason:
+        raise OverrideRefused("An override needs a name and a reason. Give --who and --reason.")
+    record = folder.read()
+    decision, student, artifact = _found(config, workspace, record)
+    registry = LocalRegistry(workspace.registry, config.model_name)
+    made = Override(who=who, reason=reason, time=datetime.datetime.now(datetime.UTC))
+    document = made.model_dump(mode="json")
+    # First the word, then the deed: a push that is interrupted leaves an override without effect,
+    # never an effect without its override.
+    lineage.annotate(
+        workspace.metadata(config.name), artifact.id, {"override": json.dumps(document)}
+    )
+    version = registry.push(
+        Path(student.uri) / SERVING,
+        metrics=decision.metrics,
+        lineage={
+            "model_uri": student.uri,
+            "artifact_id": student.id,
+            "classes": _classes(student),
+            "run": record.id,
+            "override": document | {"outcome": decision.outcome, "reasons": [*decision.reasons]},
+        },
+        reason=f"override: {reason}",
+        who=who,
+    )
+    record = record.model_copy(
+        update={
+            "override": made,
+            "pushed_version": version.number,
+            "live_version": version.number,
+        }
+    )
+    folder.write(record)
+    return record, version
+
+
+def _found(
+    config: PipelineConfig, workspace: Workspace, record: RunRecord
+) -> tuple[Decision, ArtifactRef, ArtifactRef]:
+    """Decision, student, and the decision's artifact, of a run that may be overridden."""
+    nodes = lineage.outputs_of_nodes(workspace.metadata(config.name), record.nodes)
+
+    def of(node: str, key: str) -> ArtifactRef:
+        for artifact in nodes.get(node, ()):
+            if artifact.key == key:
+                return artifact
+        raise OverrideRefused(
+            f"Run {record.id} ended before a model was judged ({record.status}): there is nothing "
+            "to override. What is wrong with the data has to be mended."
+        )
+
+    student, artifact = of("Student", "model"), of("ModelGate", "decision")
+    decision = read_decision(artifact.uri)
+    if decision.outcome is Outcome.PASSED:
+        raise OverrideRefused(
+            f"The model of run {record.id} passed: there is nothing to override. To make an "
+            "earlier version live: `cortexflow promote`."
+        )
+    if record.override is not None:
+        raise OverrideRefused(
+            f"Run {record.id} was overridden already, by {record.override.who} at "
+            f"{record.override.time:%Y-%m-%d %H:%M}, as version {record.pushed_version}."
+        )
+    final = {check.name: check for check in decision.checks if not check.passed}
+    lasting = [final[name] for name in decision.details.get("final", ()) if name in final]
+    if lasting:
+        raise OverrideRefused(
+            f"Nobody's word lifts this: {'; '.join(check.detail for check in lasting)}."
+        )
+    return decision, student, artifact
+
+
+def _classes(student: ArtifactRef) -> list[str]:
+    described = json.loads((Path(student.uri) / "bundle" / "model.json").read_text())
+    return list(described["classes"])
