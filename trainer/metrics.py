@@ -2,45 +2,32 @@
 
 Every function takes `probabilities` float[N, C] in [0, 1] and `labels` int[N] in [0, C), and
 raises ValueError, saying what is wrong, for other shapes, NaN, values out of range or no examples.
-A number that the data cannot give (the AUC of an absent class) is NaN, never a guess.
+A number that the data cannot give (the AUC of an absent class) is NaN, never a guess. A macro
+average is the plain mean over the evaluable classes: those of at least `min_per_class` examples
+(at least one), and NaN where there is none.
+
+Curves are in `metric_curves.py`, sensitivity and specificity in `operating_points.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from trainer import ranking
+from trainer.metric_inputs import (
+    Booleans,
+    Floats,
+    Integers,
+    checked,
+    checked_table,
+    one_hot,
+    ratio,
+)  # fmt: skip
+from trainer.operating_points import OperatingPoint, rates_at
 
-
-class Curve(NamedTuple):
-    """A curve of float64[P] points and the area under it.
-
-    Attributes:
-        x: false positive rate (ROC), or recall (precision–recall); never decreases.
-        y: true positive rate, or precision.
-        area: AUC by the trapezoidal rule, or average precision (a sum of steps).
-    """
-
-    x: Floats
-    y: Floats
-    area: float
-
-
-class Curves(NamedTuple):
-    """One curve for each class against the rest, and two summaries.
-
-    Attributes:
-        classes: by label; None where a class has no positives or no negatives.
-        micro: of all (example, class) pairs pooled.
-        macro: mean of the classes' curves over a common grid; None where no class has a curve.
-    """
-
-    classes: tuple[Curve | None, ...]
-    micro: Curve
-    macro: Curve | None
+LEAST_PROBABILITY = 1e-7  # about the resolution of float32; Keras clips at the same
 
 
 class Reliability(NamedTuple):
@@ -61,13 +48,13 @@ class Reliability(NamedTuple):
 
 def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Share of examples whose most probable class is the true one."""
-    table, truth = _checked(probabilities, labels)
+    table, truth = checked(probabilities, labels)
     return float((table.argmax(axis=1) == truth).mean())
 
 
 def confusion_matrix(probabilities: ArrayLike, labels: ArrayLike) -> Integers:
     """Counts, int64[C (true), C (predicted)]."""
-    table, truth = _checked(probabilities, labels)
+    table, truth = checked(probabilities, labels)
     classes = table.shape[1]
     pairs = truth * classes + table.argmax(axis=1)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
@@ -82,25 +69,45 @@ def precision_recall_f1(
     """
     confusion = confusion_matrix(probabilities, labels)
     hits, predicted, true = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
-    return (_ratio(hits, predicted), _ratio(hits, true), _ratio(2 * hits, predicted + true))
+    return (ratio(hits, predicted), ratio(hits, true), ratio(2 * hits, predicted + true))
 
 
-def macro_f1(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Mean F1 over the classes present in `labels`."""
-    _, recall, f1 = precision_recall_f1(probabilities, labels)
-    return float(f1[~np.isnan(recall)].mean())
+def macro_f1(probabilities: ArrayLike, labels: ArrayLike, min_per_class: int = 1) -> float:
+    """Mean F1 over the evaluable classes."""
+    table, truth = checked(probabilities, labels)
+    _, _, f1 = precision_recall_f1(table, truth)
+    return _macro(f1, evaluable(truth, table.shape[1], min_per_class))
 
 
-def balanced_accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Mean recall over the classes present in `labels`."""
-    _, recall, _ = precision_recall_f1(probabilities, labels)
-    return float(np.nanmean(recall))
+def balanced_accuracy(probabilities: ArrayLike, labels: ArrayLike, min_per_class: int = 1) -> float:
+    """Mean recall over the evaluable classes."""
+    table, truth = checked(probabilities, labels)
+    _, recall, _ = precision_recall_f1(table, truth)
+    return _macro(recall, evaluable(truth, table.shape[1], min_per_class))
 
 
 def collapsed(probabilities: ArrayLike) -> bool:
     """Whether one and the same class is predicted for every example."""
-    predicted = _table(probabilities).argmax(axis=1)
+    predicted = checked_table(probabilities).argmax(axis=1)
     return bool((predicted == predicted[0]).all())
+
+
+def evaluable(
+    labels: ArrayLike, classes: int, min_per_class: int = 1, subjects: ArrayLike | None = None
+) -> Booleans:
+    """Which classes have enough examples for a number of their own, bool[C].
+
+    Args:
+        labels: int[N] in [0, C).
+        classes: C.
+        min_per_class: how many examples are enough; an absent class never has.
+        subjects: [N], ids of any sortable type: people are counted instead.
+    """
+    truth = np.asarray(labels)
+    if subjects is not None:
+        _, first = np.unique(np.asarray(subjects), return_index=True)
+        truth = truth[first]
+    return np.bincount(truth, minlength=classes) >= max(min_per_class, 1)
 
 
 def one_vs_rest_auc(probabilities: ArrayLike, labels: ArrayLike) -> Floats:
@@ -109,40 +116,38 @@ def one_vs_rest_auc(probabilities: ArrayLike, labels: ArrayLike) -> Floats:
     The probability that a positive example scores above a negative one, ties counting half
     (Mann & Whitney 1947).
     """
-    table, truth = _checked(probabilities, labels)
-    classes = range(table.shape[1])
-    return np.array([_auc(table[:, label], truth == label) for label in classes])
+    table, truth = checked(probabilities, labels)
+    return _each(ranking.auc, table, truth)
 
 
 def macro_auc(probabilities: ArrayLike, labels: ArrayLike, min_per_class: int = 1) -> float:
-    """Mean one-vs-rest AUC over the classes of at least `min_per_class` examples.
-
-    Returns:
-        NaN where no class is evaluable.
-    """
-    table, truth = _checked(probabilities, labels)
-    enough = np.bincount(truth, minlength=table.shape[1]) >= max(min_per_class, 1)
-    areas = one_vs_rest_auc(table, truth)
-    evaluable = areas[enough & ~np.isnan(areas)]
-    return float(evaluable.mean()) if evaluable.size else float("nan")
+    """Mean one-vs-rest AUC over the evaluable classes."""
+    table, truth = checked(probabilities, labels)
+    return _macro(one_vs_rest_auc(table, truth), evaluable(truth, table.shape[1], min_per_class))
 
 
 def micro_auc(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """AUC of all (example, class) pairs pooled. Rewards predicting the prior: never a gate."""
-    table, truth = _checked(probabilities, labels)
-    return _auc(table.ravel(), _one_hot(truth, table.shape[1]).ravel())
+    table, truth = checked(probabilities, labels)
+    return ranking.auc(table.ravel(), one_hot(truth, table.shape[1]).ravel())
 
 
-def roc_curves(probabilities: ArrayLike, labels: ArrayLike) -> Curves:
-    """ROC curves, one-vs-rest. The macro area is `macro_auc`."""
-    table, truth = _checked(probabilities, labels)
-    return _curves(table, truth, _roc)
+def average_precision(probabilities: ArrayLike, labels: ArrayLike) -> Floats:
+    """Area under each class's precision–recall curve, float64[C]; NaN as for the AUC.
+
+    A sum of steps (`ranking.average_precision`). A guess is worth the class's share of examples,
+    so that values of classes of different size do not compare.
+    """
+    table, truth = checked(probabilities, labels)
+    return _each(ranking.average_precision, table, truth)
 
 
-def precision_recall_curves(probabilities: ArrayLike, labels: ArrayLike) -> Curves:
-    """Precision–recall curves, one-vs-rest. Areas are average precisions."""
-    table, truth = _checked(probabilities, labels)
-    return _curves(table, truth, _precision_recall)
+def macro_average_precision(
+    probabilities: ArrayLike, labels: ArrayLike, min_per_class: int = 1
+) -> float:
+    """Mean average precision over the evaluable classes."""
+    table, truth = checked(probabilities, labels)
+    return _macro(average_precision(table, truth), evaluable(truth, table.shape[1], min_per_class))
 
 
 def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
@@ -151,21 +156,32 @@ def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
     Returns:
         A number in [0, 2]; lower is better.
     """
-    table, truth = _checked(probabilities, labels)
-    return float(np.square(table - _one_hot(truth, table.shape[1])).sum(axis=1).mean())
+    table, truth = checked(probabilities, labels)
+    return float(np.square(table - one_hot(truth, table.shape[1])).sum(axis=1).mean())
+
+
+def log_loss(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Mean −log of the probability given to the true class, in nats; lower is better.
+
+    A probability below 1e-7 counts as 1e-7, so that one certain mistake costs 16.1 nats and not
+    infinitely many.
+    """
+    table, truth = checked(probabilities, labels)
+    given = table[np.arange(len(truth)), truth]
+    return float(-np.log(np.clip(given, LEAST_PROBABILITY, 1.0)).mean())
 
 
 def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 10) -> Reliability:
     """Compares the probability of the predicted class with how often it is right."""
-    table, truth = _checked(probabilities, labels)
+    table, truth = checked(probabilities, labels)
     confidence, right = table.max(axis=1), table.argmax(axis=1) == truth
     edges = np.linspace(0, 1, bins + 1)
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(place, minlength=bins)
     return Reliability(
         edges,
-        _ratio(np.bincount(place, confidence, bins), counts),
-        _ratio(np.bincount(place, right, bins), counts),
+        ratio(np.bincount(place, confidence, bins), counts),
+        ratio(np.bincount(place, right, bins), counts),
         counts,
     )
 
@@ -221,7 +237,7 @@ def aggregate_by_subject(
     Raises:
         ValueError: also where a subject has two labels, or ids and labels differ in number.
     """
-    table, truth = _checked(probabilities, labels)
+    table, truth = checked(probabilities, labels)
     ids, first, place = np.unique(np.asarray(subjects), return_index=True, return_inverse=True)
     if place.shape != truth.shape:
         raise ValueError(
@@ -242,7 +258,13 @@ def aggregate_by_subject(
 
 
 def summary(
-    probabilities: ArrayLike, labels: ArrayLike, severity: Sequence[int] | None = None
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    severity: Sequence[int] | None = None,
+    *,
+    min_per_class: int = 1,
+    subjects: ArrayLike | None = None,
+    operating_point: OperatingPoint | None = None,
 ) -> dict[str, Any]:
     """Every metric, by name, ready for JSON (NaN where not evaluable).
 
@@ -250,142 +272,63 @@ def summary(
         probabilities: float[N, C].
         labels: int[N].
         severity: the C labels from least to most severe; None leaves out the ordinal metrics.
+        min_per_class: examples, or people where `subjects` are given, that make a class evaluable;
+            macro averages are over these.
+        subjects: [N], the person of each slice: so a class of two people is not evaluable by
+            slices either, however many there are.
+        operating_point: where sensitivity and specificity are read; None leaves them out.
 
     Returns:
-        `examples`, `accuracy`, `balanced_accuracy`, `macro_auc`, `micro_auc`, `macro_f1`, `brier`,
-        `expected_calibration_error`, `collapsed`; per class, as lists, `auc`, `precision`,
-        `recall`, `f1`, `support`; `confusion_matrix` [true][predicted]; with `severity` also
-        `quadratic_kappa` and `mean_stage_error`.
+        `examples`, `accuracy`, `balanced_accuracy`, `macro_auc`, `micro_auc`,
+        `macro_average_precision`, `macro_f1`, `brier`, `log_loss`, `expected_calibration_error`,
+        `collapsed`; per class, as lists, `auc`, `average_precision`, `precision`, `recall`, `f1`,
+        `support`, `evaluable`; `confusion_matrix` [true][predicted]; with `severity` also
+        `quadratic_kappa` and `mean_stage_error`; with `operating_point` also `threshold`,
+        `sensitivity` and `specificity`.
     """
-    table, truth = _checked(probabilities, labels)
+    table, truth = checked(probabilities, labels)
     precision, recall, f1 = precision_recall_f1(table, truth)
+    areas, precisions = one_vs_rest_auc(table, truth), average_precision(table, truth)
+    enough = evaluable(truth, table.shape[1], min_per_class, subjects)
     found = {
         "examples": len(truth),
         "accuracy": accuracy(table, truth),
-        "balanced_accuracy": balanced_accuracy(table, truth),
-        "macro_auc": macro_auc(table, truth),
+        "balanced_accuracy": _macro(recall, enough),
+        "macro_auc": _macro(areas, enough),
         "micro_auc": micro_auc(table, truth),
-        "macro_f1": macro_f1(table, truth),
+        "macro_average_precision": _macro(precisions, enough),
+        "macro_f1": _macro(f1, enough),
         "brier": brier(table, truth),
+        "log_loss": log_loss(table, truth),
         "expected_calibration_error": expected_calibration_error(table, truth),
         "collapsed": collapsed(table),
-        "auc": one_vs_rest_auc(table, truth).tolist(),
+        "auc": areas.tolist(),
+        "average_precision": precisions.tolist(),
         "precision": precision.tolist(),
         "recall": recall.tolist(),
         "f1": f1.tolist(),
         "support": np.bincount(truth, minlength=table.shape[1]).tolist(),
+        "evaluable": enough.tolist(),
         "confusion_matrix": confusion_matrix(table, truth).tolist(),
     }
     if severity is not None:
         found["quadratic_kappa"] = quadratic_kappa(table, truth, severity)
         found["mean_stage_error"] = mean_stage_error(table, truth, severity)
+    if operating_point is not None:
+        found["threshold"] = float(operating_point.threshold)
+        found["sensitivity"], found["specificity"] = rates_at(table, truth, operating_point)
     return found
 
 
-def _table(probabilities: ArrayLike) -> Floats:
-    table = np.asarray(probabilities, dtype=np.float64)
-    if table.ndim != 2 or not table.size:
-        raise ValueError(
-            "Probabilities must be a table of N examples × C classes, with at least one example. "
-            f"Received shape: {table.shape}."
-        )
-    if not np.isfinite(table).all():
-        rows = int((~np.isfinite(table)).any(axis=1).sum())
-        raise ValueError(
-            f"Probabilities must be finite. Received: NaN or infinity in {rows} of {len(table)} "
-            "rows. The model that gave them is broken; do not score it."
-        )
-    # Room for the rounding of float32 and of int8 outputs.
-    if table.min() < -1e-6 or table.max() > 1 + 1e-6:
-        raise ValueError(
-            f"Probabilities must lie in [0, 1]. Received: {table.min():.3g} to {table.max():.3g}. "
-            "Apply a softmax to logits first."
-        )
-    return table
+def _each(of: Callable[[Floats, Booleans], float], table: Floats, truth: Integers) -> Floats:
+    """A number of each class against the rest."""
+    hot = one_hot(truth, table.shape[1])
+    return np.array([of(*column) for column in zip(table.T, hot.T, strict=True)])
 
 
-def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Integers]:
-    table, truth = _table(probabilities), np.asarray(labels)
-    if truth.shape != (len(table),) or not np.issubdtype(truth.dtype, np.integer):
-        raise ValueError(
-            f"Labels must be integers, one for each of {len(table)} examples. "
-            f"Received: {truth.dtype} of shape {truth.shape}."
-        )
-    if truth.min() < 0 or truth.max() >= table.shape[1]:
-        raise ValueError(
-            f"Labels must lie in [0, {table.shape[1]}). Received: {truth.min()} to {truth.max()}. "
-            "Leave unlabelled examples (-1) out."
-        )
-    return table, truth.astype(np.int64)
-
-
-def _one_hot(truth: Integers, classes: int) -> NDArray[np.bool_]:
-    return truth[:, None] == np.arange(classes)
-
-
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
-    """Quotient, NaN where the whole is 0."""
-    blank = np.full(np.shape(whole), np.nan)
-    return np.divide(part, whole, out=blank, where=np.asarray(whole) > 0)
-
-
-def _auc(scores: Floats, positive: NDArray[np.bool_]) -> float:
-    positives = int(positive.sum())
-    negatives = positive.size - positives
-    if not positives or not negatives:
-        return float("nan")
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2
-    wins = ranks[place][positive].sum() - positives * (positives + 1) / 2
-    return float(wins / (positives * negatives))
-
-
-def _hits(scores: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """True and false positives at each distinct threshold, highest first."""
-    order = np.argsort(-scores, kind="stable")
-    last_of_ties = np.append(np.flatnonzero(np.diff(scores[order])), scores.size - 1)
-    hits = np.cumsum(positive[order])[last_of_ties].astype(np.float64)
-    return hits, last_of_ties + 1.0 - hits
-
-
-def _roc(scores: Floats, positive: NDArray[np.bool_]) -> Curve:
-    hits, alarms = _hits(scores, positive)
-    x = np.append(0.0, alarms / alarms[-1])
-    y = np.append(0.0, hits / hits[-1])
-    return Curve(x, y, _auc(scores, positive))
-
-
-def _precision_recall(scores: Floats, positive: NDArray[np.bool_]) -> Curve:
-    hits, alarms = _hits(scores, positive)
-    recall, precision = hits / hits[-1], hits / (hits + alarms)
-    area = float((np.diff(recall, prepend=0.0) * precision).sum())
-    return Curve(np.append(0.0, recall), np.append(1.0, precision), area)
-
-
-def _curves(table: Floats, truth: Integers, curve: Any) -> Curves:
-    hot = _one_hot(truth, table.shape[1])
-    by_class = tuple(
-        curve(scores, positive) if 0 < positive.sum() < positive.size else None
-        for scores, positive in zip(table.T, hot.T, strict=True)
-    )
-    found = [each for each in by_class if each is not None]
-    macro = None
-    if found:
-        # Curves rise or fall upright at a tied x: the mean keeps both ends of each such step.
-        grid = np.unique(np.concatenate([each.x for each in found]))
-        ends = [np.mean([_at(grid, each, end) for each in found], axis=0) for end in (0, -1)]
-        area = float(np.mean([each.area for each in found]))
-        macro = Curve(np.repeat(grid, 2), np.stack(ends, axis=1).ravel(), area)
-    return Curves(by_class, curve(table.ravel(), hot.ravel()), macro)
-
-
-def _at(grid: Floats, of: Curve, end: int) -> Floats:
-    """The curve's y on `grid`; of tied x the first (`end` 0) or the last (`end` -1)."""
-    y = np.interp(grid, of.x, of.y)
-    place = np.searchsorted(of.x, grid, "right") - 1 if end else np.searchsorted(of.x, grid)
-    exact = of.x[place] == grid
-    y[exact] = of.y[place[exact]]
-    return y
+def _macro(values: Floats, enough: Booleans) -> float:
+    counted = values[enough & ~np.isnan(values)]
+    return float(counted.mean()) if counted.size else float("nan")
 
 
 def _by_severity(probabilities: ArrayLike, labels: ArrayLike, order: Sequence[int]) -> Integers:

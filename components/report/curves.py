@@ -1,4 +1,4 @@
-"""ROC, precision–recall and calibration: `trainer.metrics` computes, `figures` draws."""
+"""ROC, precision–recall and calibration: `trainer` computes, `figures` draws."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,9 @@ from components.report.evidence import Dataset, Evidence
 from components.report.figures import Line
 from components.report.panels import Panel
 from components.report.scores import Scores
-from trainer import metrics
-from trainer.metrics import Curve, Reliability
+from trainer import metric_curves, metrics
+from trainer.metric_curves import Curve
+from trainer.metrics import Reliability
 
 POINTS = 250  # more cannot be seen at the size of a panel
 LOOKS = {"student": (2.4, "-"), "teacher": (1.0, "-"), "slices": (1.3, "--")}
@@ -35,7 +36,7 @@ class _Subject:
     rank: int | None = None
     label: int | None = None
 
-    def of(self, curves: metrics.Curves) -> Curve | None:
+    def of(self, curves: metric_curves.Curves) -> Curve | None:
         """This subject's curve among a model's."""
         if self.label is not None:
             return curves.classes[self.label]
@@ -50,8 +51,8 @@ def curves(evidence: Evidence, levels: Sequence[Scores]) -> Curves | None:
     series = {name: (table, headline.labels) for name, table in headline.probabilities.items()}
     for at in beside:
         series["slices"] = (at.probabilities["student"], at.labels)
-    roc = {name: metrics.roc_curves(*answers) for name, answers in series.items()}
-    pr = {name: _stepped(metrics.precision_recall_curves(*of)) for name, of in series.items()}
+    roc = {name: metric_curves.roc_curves(*answers) for name, answers in series.items()}
+    pr = {name: _stepped(metric_curves.precision_recall_curves(*of)) for name, of in series.items()}
     subjects = _subjects(evidence.dataset)
     return Curves(
         tuple(_roc(f"roc{position}", of, roc, headline) for position, of in enumerate(subjects)),
@@ -68,7 +69,9 @@ def _subjects(dataset: Dataset) -> list[_Subject]:
     return [*of_classes, _Subject("Macro average"), _Subject("Micro average")]
 
 
-def _roc(key: str, of: _Subject, found: Mapping[str, metrics.Curves], scores: Scores) -> Panel:
+def _roc(
+    key: str, of: _Subject, found: Mapping[str, metric_curves.Curves], scores: Scores
+) -> Panel:
     lines, areas = _lines(of, found)
     if not lines:
         return _void(of, scores)
@@ -76,7 +79,7 @@ def _roc(key: str, of: _Subject, found: Mapping[str, metrics.Curves], scores: Sc
     return Panel(of.title, f"AUC: {areas}", svg, of.rank)
 
 
-def _pr(key: str, of: _Subject, found: Mapping[str, metrics.Curves], scores: Scores) -> Panel:
+def _pr(key: str, of: _Subject, found: Mapping[str, metric_curves.Curves], scores: Scores) -> Panel:
     lines, areas = _lines(of, found)
     if not lines:
         return _void(of, scores)
@@ -87,7 +90,7 @@ def _pr(key: str, of: _Subject, found: Mapping[str, metrics.Curves], scores: Sco
     return Panel(of.title, note, svg, of.rank)
 
 
-def _lines(of: _Subject, found: Mapping[str, metrics.Curves]) -> tuple[list[Line], str]:
+def _lines(of: _Subject, found: Mapping[str, metric_curves.Curves]) -> tuple[list[Line], str]:
     """The lines of one panel, the student's on top, and their areas in words."""
     colour = style.ACCENT if of.rank is None else style.class_colour(of.rank)
     known = {name: curve for name, curves in found.items() if (curve := of.of(curves))}
@@ -96,9 +99,9 @@ def _lines(of: _Subject, found: Mapping[str, metrics.Curves]) -> tuple[list[Line
     return lines[::-1], areas
 
 
-def _stepped(curves: metrics.Curves) -> metrics.Curves:
+def _stepped(curves: metric_curves.Curves) -> metric_curves.Curves:
     classes = tuple(curve and _steps(curve) for curve in curves.classes)
-    return metrics.Curves(classes, _steps(curves.micro), curves.macro)
+    return metric_curves.Curves(classes, _steps(curves.micro), curves.macro)
 
 
 def _steps(curve: Curve) -> Curve:

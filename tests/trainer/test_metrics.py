@@ -2,10 +2,13 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn import metrics as oracle
 from sklearn.preprocessing import label_binarize
 
 from trainer import metrics
+from trainer.operating_points import OperatingPoint, rates_at
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,13 @@ def test_scores_equal_scikit_learn(predictions):
     np.testing.assert_allclose(
         metrics.one_vs_rest_auc(table, labels), oracle.roc_auc_score(hot, table, average=None)
     )
+    np.testing.assert_allclose(
+        metrics.average_precision(table, labels),
+        oracle.average_precision_score(hot, table, average=None),
+    )
+    assert metrics.macro_average_precision(table, labels) == pytest.approx(
+        oracle.average_precision_score(hot, table, average="macro")
+    )
     np.testing.assert_array_equal(
         metrics.confusion_matrix(table, labels), oracle.confusion_matrix(labels, predicted)
     )
@@ -60,32 +70,6 @@ def test_ordinal_metrics_follow_the_order_of_severity(predictions):
     )
 
 
-def test_curves_equal_scikit_learn(predictions):
-    table, labels = predictions
-    roc, recall_curve = (
-        metrics.roc_curves(table, labels),
-        metrics.precision_recall_curves(table, labels),
-    )
-    for label in range(4):
-        positive = labels == label
-        x, y, _ = oracle.roc_curve(positive, table[:, label], drop_intermediate=False)
-        np.testing.assert_allclose(roc.classes[label].x, x)
-        np.testing.assert_allclose(roc.classes[label].y, y)
-        assert recall_curve.classes[label].area == pytest.approx(
-            oracle.average_precision_score(positive, table[:, label])
-        )
-        precision, recall, _ = oracle.precision_recall_curve(positive, table[:, label])
-        np.testing.assert_allclose(recall_curve.classes[label].x, recall[::-1])
-        np.testing.assert_allclose(recall_curve.classes[label].y, precision[::-1])
-
-    assert roc.micro.area == pytest.approx(metrics.micro_auc(table, labels))
-    assert roc.macro.area == pytest.approx(metrics.macro_auc(table, labels))
-    assert np.trapz(roc.macro.y, roc.macro.x) == pytest.approx(roc.macro.area, abs=1e-9)
-    assert (np.diff(roc.macro.x) >= 0).all()
-    assert (roc.macro.x[0], roc.macro.y[0]) == (0, 0)
-    assert (roc.macro.x[-1], roc.macro.y[-1]) == (1, 1)
-
-
 def test_brier_score_of_two_classes_is_twice_scikit_learns():
     rng = np.random.default_rng(1)
     chance = rng.random(50)
@@ -94,6 +78,16 @@ def test_brier_score_of_two_classes_is_twice_scikit_learns():
     assert metrics.brier(table, labels) == pytest.approx(
         2 * oracle.brier_score_loss(labels, chance)
     )
+
+
+def test_log_loss_equals_scikit_learn_and_one_mistake_is_finite(predictions):
+    table, labels = predictions
+    table = np.clip(table, 0.01, None)
+    table /= table.sum(axis=1, keepdims=True)
+    assert metrics.log_loss(table, labels) == pytest.approx(oracle.log_loss(labels, table))
+    assert metrics.log_loss([[1.0, 0.0]], [1]) == pytest.approx(7 * np.log(10))
+    assert metrics.log_loss([[1.0, 0.0]], [0]) == 0
+    assert metrics.log_loss(np.full((6, 4), 0.25), np.arange(6) % 4) == pytest.approx(np.log(4))
 
 
 def test_calibration_error_by_hand():
@@ -114,8 +108,6 @@ def test_an_absent_class_is_not_evaluable_and_not_guessed(predictions):
 
     assert np.isnan(areas).tolist() == [False, True, False, False]
     assert metrics.macro_auc(table, labels) == pytest.approx(np.nanmean(areas))
-    assert metrics.roc_curves(table, labels).classes[1] is None
-    assert metrics.precision_recall_curves(table, labels).classes[1] is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = metrics.summary(table, labels, severity=(2, 3, 0, 1))
@@ -136,12 +128,93 @@ def test_macro_auc_leaves_out_classes_of_too_few(predictions):
     assert np.isnan(metrics.macro_auc(table, labels, min_per_class=1000))
 
 
+def test_every_macro_average_is_over_the_same_classes(predictions):
+    """And over people where they are known: 40 slices of two people are two examples."""
+    table, labels = predictions
+    rare = int((labels == 1).sum())
+    kept = [0, 2, 3]
+    found = metrics.summary(table, labels, min_per_class=rare + 1)
+    assert found["evaluable"] == [True, False, True, True]
+    for macro, each in (
+        ("macro_auc", "auc"),
+        ("macro_average_precision", "average_precision"),
+        ("macro_f1", "f1"),
+        ("balanced_accuracy", "recall"),
+    ):
+        assert found[macro] == pytest.approx(np.array(found[each])[kept].mean()), macro
+    assert np.isfinite(found["auc"][1]), "a class of few people keeps its own number"
+    for measure in (metrics.macro_f1, metrics.balanced_accuracy, metrics.macro_average_precision):
+        assert np.isnan(measure(table, labels, min_per_class=1000))
+
+    subjects = [f"{label}-{row % (2 if label == 0 else 9)}" for row, label in enumerate(labels)]
+    found = metrics.summary(table, labels, min_per_class=3, subjects=subjects)
+    assert found["support"][0] > 30
+    assert found["evaluable"] == [False, True, True, True]
+
+
+def test_a_mean_over_classes_leaves_out_those_without_rest():
+    """One class alone in the split: enough examples, and still nothing to rank it against."""
+    table = np.array([[0.7, 0.3], [0.6, 0.4]])
+    found = metrics.summary(table, np.array([0, 0]))
+    assert np.isnan(found["macro_auc"])
+    assert found["balanced_accuracy"] == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.integers(2, 60))
+def test_order_is_all_that_ranking_knows(seed, classes, size):
+    rng = np.random.default_rng(seed)
+    table = np.round(rng.dirichlet(np.ones(classes), size), 1)  # many ties
+    labels = rng.integers(0, classes, size)
+    rows, names = rng.permutation(size), rng.permutation(classes)
+    renamed = np.argsort(names)
+    for measure in (metrics.one_vs_rest_auc, metrics.average_precision):
+        found = measure(table, labels)
+        np.testing.assert_allclose(measure(table**3, labels), found)  # increasing on [0, 1]
+        np.testing.assert_allclose(measure(table[rows], labels[rows]), found)
+        np.testing.assert_allclose(measure(table[:, names], renamed[labels]), found[names])
+        assert (np.isnan(found) | ((found >= 0) & (found <= 1))).all()
+    reversed_scores = metrics.one_vs_rest_auc(1 - table, labels)
+    np.testing.assert_allclose(reversed_scores, 1 - metrics.one_vs_rest_auc(table, labels))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_names_of_classes_change_no_summary(seed):
+    """But for the order in which lists are given; no ties, for argmax takes the first of equals."""
+    rng = np.random.default_rng(seed)
+    table, labels = rng.dirichlet(np.ones(4), 40), rng.integers(0, 4, 40)
+    order, names = [2, 3, 0, 1], rng.permutation(4)
+    renamed = np.argsort(names)
+    found = metrics.summary(table, labels, order)
+    again = metrics.summary(table[:, names], renamed[labels], list(renamed[order]))
+    for name, value in found.items():
+        if not isinstance(value, list):
+            assert again[name] == pytest.approx(value, nan_ok=True), name
+        elif name != "confusion_matrix":
+            np.testing.assert_allclose(again[name], np.array(value)[names])
+
+
+def test_tied_scores_are_one_threshold():
+    """A positive and a negative of equal score: neither is above the other."""
+    table = np.array([[0.2, 0.8], [0.2, 0.8], [0.9, 0.1]])
+    for labels in ([1, 0, 0], [0, 1, 0]):
+        assert metrics.one_vs_rest_auc(table, labels).tolist() == [0.75, 0.75]
+        assert metrics.average_precision(table, labels)[1] == 0.5
+
+
+def test_average_precision_by_hand():
+    table = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6]])
+    # Found at ranks 1 and 3: precisions 1 and 2/3.
+    assert metrics.average_precision(table, [1, 0, 1, 0])[1] == pytest.approx((1 + 2 / 3) / 2)
+
+
 def test_one_class_alone_gives_no_auc():
     table = np.full((5, 3), 1 / 3)
     assert np.isnan(metrics.one_vs_rest_auc(table, np.zeros(5, int))).all()
     assert np.isnan(metrics.macro_auc(table, np.zeros(5, int)))
     assert np.isnan(metrics.quadratic_kappa(table, np.zeros(5, int), (0, 1, 2)))
-    assert metrics.roc_curves(table, np.zeros(5, int)).macro is None
+    assert np.isnan(metrics.macro_average_precision(table, np.zeros(5, int)))
 
 
 def test_constant_scores_are_worth_one_half(predictions):
@@ -208,4 +281,9 @@ def test_summary_is_plain_and_whole(predictions):
     assert found["support"] == np.bincount(predictions[1]).tolist()
     assert found["macro_auc"] == pytest.approx(np.mean(found["auc"]))
     assert np.sum(found["confusion_matrix"]) == found["examples"] == 300
-    assert "quadratic_kappa" not in metrics.summary(*predictions)
+    without = metrics.summary(*predictions)
+    assert not {"quadratic_kappa", "sensitivity", "threshold"} & set(without)
+    point = OperatingPoint((0, 1, 3), 0.4)
+    found = metrics.summary(*predictions, operating_point=point)
+    assert (found["sensitivity"], found["specificity"]) == rates_at(*predictions, point)
+    assert found["threshold"] == 0.4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from components.report import curves, scores
-from trainer import metrics
+from trainer import metric_curves, metrics
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +102,14 @@ def test_ladder_places_models_and_the_gates_floor(evidence, levels):
 
 def test_captions_carry_the_areas_of_the_metrics(evidence, levels):
     found = curves.curves(evidence, levels)
-    student = metrics.roc_curves(levels[0].probabilities["student"], levels[0].labels)
+    student = metric_curves.roc_curves(levels[0].probabilities["student"], levels[0].labels)
     first = evidence.dataset.order[0]
     assert f"student\u00a0{student.classes[first].area:.3f}" in found.roc[0].note
     assert f"student\u00a0{student.macro.area:.3f}" in found.roc[-2].note
     assert f"student\u00a0{student.micro.area:.3f}" in found.roc[-1].note
-    average = metrics.precision_recall_curves(levels[0].probabilities["student"], levels[0].labels)
+    average = metric_curves.precision_recall_curves(
+        levels[0].probabilities["student"], levels[0].labels
+    )
     assert f"student\u00a0{average.classes[first].area:.3f}" in found.pr[0].note
     error = metrics.expected_calibration_error(levels[0].probabilities["student"], levels[0].labels)
     assert f"student\u00a0{error:.3f}" in curves.calibration(levels)[0].note
@@ -115,6 +117,6 @@ def test_captions_carry_the_areas_of_the_metrics(evidence, levels):
 
 def test_drawn_precision_steps_have_the_average_precision_as_area(levels):
     table, labels = levels[1].probabilities["student"], levels[1].labels
-    for curve in metrics.precision_recall_curves(table, labels).classes:
+    for curve in metric_curves.precision_recall_curves(table, labels).classes:
         steps = curves._steps(curve)
         assert (np.diff(steps.x) * steps.y[1:]).sum() == pytest.approx(curve.area)
