@@ -21,9 +21,8 @@ new splits and trainings only, and are too narrow for new people.
 Scratch has a schedule of its own, the best of those tried. Settings were chosen on the people of
 seeds 100 to 103, cohorts of their own; the seeds reported start at 0.
 
-Every finished seed and fraction is kept in `--out`; a repeated command does the rest only. Two
-plans are compared seed by seed with `--against`: does bfloat16 keep the metrics?
-
+Every finished seed and fraction is kept in `--out`; a repeated command does the rest only. Does
+bfloat16 keep the metrics? Seed by seed:
     python -m benchmarks.label_efficiency --out bf16 --precision bfloat16 --against f32
 """
 
