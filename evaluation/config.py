@@ -3,9 +3,10 @@
 They are data: they travel as JSON from the pipeline's config to the nodes.
 """
 
+import math
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from trainer.config import Settings
 
@@ -41,7 +42,19 @@ class ControlSettings(Settings):
     max_epochs: PositiveInt = 5  # of each stage
     level: float = Field(0.01, gt=0.0, lt=0.5)  # two-sided; outside the band: something leaks
     permutations: PositiveInt = 999
-    seed: int = 0
+    min_people: int = Field(20, ge=20)  # of the test split; below: insufficient evidence
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _level_is_reached(self) -> "ControlSettings":
+        least = math.ceil(2 / self.level - 1 - 1e-9)
+        if self.permutations < least:
+            raise ValueError(
+                f"{self.permutations} permutations know no level below "
+                f"{2 / (self.permutations + 1):.3g} (received control.level={self.level}). Set "
+                f"control.permutations={least} or more, or raise the level"
+            )
+        return self
 
 
 class GateSettings(Settings):
