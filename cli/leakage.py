@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 
 if TYPE_CHECKING:
@@ -30,16 +29,22 @@ EXAMPLES = """
 """
 
 
+def _one_of_two(size: int) -> int:
+    if size not in (64, 128):
+        raise typer.BadParameter(f"it is 64 or 128. Received: {size}.")
+    return size
+
+
 @app.command(epilog=EXAMPLES)
 def leakage(
     dataset: Annotated[Path, typer.Argument(help="An imported dataset.")],
     image_size: Annotated[
-        str,
+        int,
         typer.Option(
-            help="Pixels of a side at which images are correlated.",
-            click_type=click.Choice(["64", "128"]),
+            help="Pixels of a side at which images are correlated: 64 or 128.",
+            callback=_one_of_two,
         ),
-    ] = "64",
+    ] = 64,
     min_correlation: Annotated[
         float | None,
         typer.Option(
@@ -66,7 +71,7 @@ def leakage(
     from ingest.datasets import read_dataset
 
     settings = LeakageSettings.model_validate(
-        {"image_size": int(image_size), "min_correlation": min_correlation}
+        {"image_size": image_size, "min_correlation": min_correlation}
     )
     found = read_dataset(dataset)
     with _progress() as progress:
