@@ -237,7 +237,7 @@ def _baselines(decision: Decision) -> dict:
 
 
 def _evaluated(artifact: ArtifactRef) -> dict[str, float]:
-    from pipeline.evaluation import measured  # TFMA: only where the run has used it already
+    from pipeline.tfma import measured  # TFMA: only where the run has used it already
 
     return measured(artifact.uri)
 

@@ -31,7 +31,7 @@ from components.registry_pusher import RegistryPusher
 from components.stop_on_bad_data import StopOnBadData
 from components.stop_on_refusal import StopOnRefusal
 from pipeline.config import PipelineConfig
-from pipeline.evaluation import eval_config
+from pipeline.tfma import eval_config
 from schema.features import SPLITS, UNLABELLED_SPLIT
 from trainer.config import StageSettings
 

@@ -59,6 +59,14 @@ def area_of_steps(hits: Floats, alarms: Floats) -> float:
     return float((gained[found] * hits[found] / (hits + alarms)[found]).sum() / hits[-1])
 
 
+def area_of_trapezoids(hits: Floats, alarms: Floats) -> float:
+    """AUC from counts, as `area_of_steps` takes them; NaN without positives or negatives."""
+    if not hits[-1] or not alarms[-1]:
+        return float("nan")
+    area = np.trapz(np.append(0.0, hits), np.append(0.0, alarms))
+    return float(area / (hits[-1] * alarms[-1]))
+
+
 def positives_above(scores: Floats, positive: Booleans) -> tuple[Floats, Floats]:
     """True and false positives at each distinct threshold, highest first: float64[P] each."""
     order = np.argsort(-scores, kind="stable")
