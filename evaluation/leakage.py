@@ -220,7 +220,7 @@ def _shared_people(
     images = sum(map(len, splits.values()))
     nameless = sum(int((~each.named).sum()) for each in splits.values())
     if answer.passed and nameless:
-        whose = "no image has" if nameless == images else f"{nameless} of {images} images have no"
+        whose = "no image has a" if nameless == images else f"{nameless} of {images} images have no"
         detail = f"{whose} subject id, so slices of one person may stand on both sides"
         answer = dataclasses.replace(answer, outcome=Outcome.INSUFFICIENT, detail=detail)
     return hits, answer
@@ -294,7 +294,7 @@ def _alike(
     if not total:
         return hits, Check(name, Outcome.PASSED, bound=threshold)
     if not count:
-        note = f"{total} pairs of images correlated {where}; the highest is {highest:.3f}"
+        note = f"of {total:,} pairs of images {where} the most alike correlate at {highest:.3f}"
         return hits, Check(name, Outcome.PASSED, highest, threshold, detail=note + _power(power))
     doubles = ", ".join(f"{each.sum()} of {name}" for name, each in flagged.items() if each.any())
     detail = (
@@ -319,9 +319,8 @@ def _noticed(splits: Mapping[str, SplitImages], threshold: float) -> float | Non
 def _power(noticed: float | None) -> str:
     if noticed is None:
         return ""
-    return f"; {noticed:.0%} of the images have such a look-alike among their own person's" + (
-        ", so people under two names would mostly go unnoticed" if noticed < 0.5 else ""
-    )
+    told = f"; {noticed:.0%} of the images have a look-alike among those of their own person"
+    return told + ("" if noticed >= 0.5 else ": somebody under two names would hardly be noticed")
 
 
 def _contradictions(splits: Mapping[str, SplitImages]) -> Check:
