@@ -23,7 +23,13 @@ def answers():
     return {"labels": labels, "sites": sites, "index": rng.integers(0, 8, SIZE), "logits": logits}
 
 
-@pytest.fixture(scope="module", params=[1.0, 15.0], ids=["modest", "saturated"])
+STEEPNESS = (
+    pytest.param(1.0, id="modest"),
+    pytest.param(15.0, id="saturated", marks=pytest.mark.slow),
+)
+
+
+@pytest.fixture(scope="module", params=STEEPNESS)
 def evaluated(request, answers, tmp_path_factory):
     """What TFMA and we say of the same probabilities, and TFMA's own AUC beside."""
     from google.protobuf import text_format
