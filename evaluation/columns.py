@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from evaluation.histograms import Group
-from schema import descriptors
+from schema import descriptors, features
 
 UNKNOWN = ""
 
@@ -75,10 +75,7 @@ def grouped(
     single image has no subject id has no people.
     """
     sides = (reference, current)
-    categorical = [
-        {"label": np.array([*classes, UNKNOWN])[side.labels], "site": side.sites}  # -1: the last
-        for side in sides
-    ]
+    categorical = [{"label": _named(side.labels, classes), "site": side.sites} for side in sides]
     known = [
         key
         for key in ("label", "site")
@@ -94,3 +91,10 @@ def grouped(
         for side, name, columns in zip(sides, names, categorical, strict=True)
     )
     return one, other
+
+
+def _named(labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Class names of labels; one outside of the classes is told by its number."""
+    values, place = np.unique(labels, return_inverse=True)
+    known = dict(enumerate(classes)) | {features.UNLABELLED: UNKNOWN}
+    return np.array([known.get(value, str(value)) for value in values.tolist()], str)[place]

@@ -36,6 +36,12 @@ class Distance:
     value: float
     threshold: float
 
+    def __str__(self) -> str:
+        """Feature, distance and threshold."""
+        measure = "divergence" if self.measure.startswith("JENSEN") else "largest difference"
+        sign = ">" if self.fired else "≤"
+        return f"{self.feature} ({measure} {self.value:.3f} {sign} {self.threshold:.3f})"
+
     @property
     def fired(self) -> bool:
         """Whether the distance is above its threshold."""
