@@ -1,6 +1,7 @@
 """What models said about one split, beside what is known about its images. Pure NumPy."""
 
 import dataclasses
+import hashlib
 import io
 from collections.abc import Mapping
 
@@ -60,3 +61,15 @@ def from_bytes(packed: bytes) -> dict[str, SplitTable]:
             else:
                 table[column] = arrays[key]
     return {split: SplitTable(**table) for split, table in columns.items()}
+
+
+def people_digest(table: SplitTable) -> str:
+    """SHA-256 of who is in a table (where nobody is named: of which files), in any order."""
+    named = table.sha256 if table.subjects is None else table.subjects
+    return hashlib.sha256("\n".join(sorted(set(named.tolist()))).encode()).hexdigest()
+
+
+def answers_digest(probabilities: np.ndarray) -> str:
+    """SHA-256 of what a model answered, float[N, C]: equal for equal answers in equal order."""
+    answers = np.ascontiguousarray(probabilities, "<f8")
+    return hashlib.sha256(repr(answers.shape).encode() + answers.tobytes()).hexdigest()
