@@ -1,11 +1,12 @@
-"""Predictor: what student, teacher and live version say about the test split.
+"""Predictor: what student, teacher and live version say about people they have never seen.
 
-One pass with the exported `serving_default` signature, the one that is evaluated and served; the
-gate and the report then work on arrays alone.
+One pass over each split with the exported `serving_default` signature, the one that is evaluated
+and served; the gate and the report then work on arrays alone. Here a candidate meets the test
+split, so here the touch is recorded.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
@@ -16,11 +17,14 @@ from tfx.types.standard_artifacts import Examples, Model
 from tfx.utils import path_utils
 
 from components.artifacts import Predictions
-from evaluation.predictions import FILE, SplitTable, to_bytes
+from evaluation import touches as touch_record
+from evaluation.predictions import FILE, SplitTable, answers_digest, people_digest, to_bytes
 from schema import features
 
 BATCH = 256
+TOUCHES, CANDIDATE, PEOPLE = "touches", "candidate_digest", "test_people_digest"  # properties
 CSF = features.DESCRIPTOR_PREFIX + "csf_fraction"
+Answers = Callable[[np.ndarray], np.ndarray]
 
 
 def read_records(pattern: str, batch: int = BATCH) -> Iterator[np.ndarray]:
@@ -32,26 +36,40 @@ def read_records(pattern: str, batch: int = BATCH) -> Iterator[np.ndarray]:
     yield from dataset.as_numpy_iterator()
 
 
-def tabulate(pattern: str, models: Mapping[str, str]) -> SplitTable:
+def load(path: str) -> Answers:
+    """Loads a SavedModel: a function from serialized examples, object[B], to float64[B, C]."""
+    import tensorflow as tf
+
+    model = tf.saved_model.load(path)
+
+    def answer(batch: np.ndarray) -> np.ndarray:
+        found = model.signatures["serving_default"](examples=tf.constant(batch))
+        return found["probabilities"].numpy().astype(np.float64)
+
+    return answer
+
+
+def tabulate(pattern: str, models: Mapping[str, Answers]) -> SplitTable:
     """Reads a split once, and runs every model on it.
 
     Args:
         pattern: GZIP TFRecord files of the split.
-        models: name → SavedModel folder with the signature `serving_default`.
+        models: name → what `load` returns.
 
     Returns:
         The table of the split, ordered by subject, slice and digest, whatever the file order.
+
+    Raises:
+        ValueError: the split has no examples.
     """
     import tensorflow as tf
 
-    loaded = {name: tf.saved_model.load(path) for name, path in models.items()}
     rows: list[dict] = []
-    outputs: dict[str, list[np.ndarray]] = {name: [] for name in loaded}
+    outputs: dict[str, list[np.ndarray]] = {name: [] for name in models}
     for batch in read_records(pattern):
         rows.extend(_row(tf.train.Example.FromString(record)) for record in batch)
-        for name, model in loaded.items():
-            answer = model.signatures["serving_default"](examples=tf.constant(batch))
-            outputs[name].append(answer["probabilities"].numpy().astype(np.float64))
+        for name, answer in models.items():
+            outputs[name].append(answer(batch))
     if not rows:
         raise ValueError(f"No examples in {pattern}. Import data for this split first.")
     subjects = np.array([row["subject"] for row in rows])
@@ -101,24 +119,35 @@ def Predictor(  # noqa: N802 (a TFX node is named as a class)
     teacher: InputArtifact[Model],
     predictions: OutputArtifact[Predictions],
     train_split: Parameter[str],
+    val_split: Parameter[str],
     eval_split: Parameter[str],
+    touches: Parameter[str],
     code: Parameter[str],
     live: InputArtifact[Model] = None,
 ):
-    """TFX node: tables of the train split (for baselines) and of the eval split (with models).
+    """TFX node: tables "train" (no models: for baselines), "val" (student and teacher: where the
+    operating point is set) and "test" (all models).
 
-    `code` is the hash of the code, for the cache.
+    `touches` is the folder in which the candidate's look at the test people is recorded; "" records
+    nothing. `code` is the hash of the code, for the cache.
     """
-    models = {"student": _serving_dir(student), "teacher": _serving_dir(teacher)}
-    if live is not None:
-        models["live"] = _serving_dir(live)
+    models = {"student": load(_serving_dir(student)), "teacher": load(_serving_dir(teacher))}
 
     def pattern(split: str) -> str:
         return os.path.join(artifact_utils.get_split_uri([examples], split), "*")
 
     tables = {
         "train": tabulate(pattern(train_split), {}),
-        "test": tabulate(pattern(eval_split), models),
+        "val": tabulate(pattern(val_split), models),
     }
+    if live is not None:
+        models["live"] = load(_serving_dir(live))
+    tables["test"] = test = tabulate(pattern(eval_split), models)
+    people, candidate = people_digest(test), answers_digest(test.probabilities["student"])
+    predictions.set_string_custom_property(PEOPLE, people)
+    predictions.set_string_custom_property(CANDIDATE, candidate)
+    if touches:
+        count = touch_record.record(touches, people=people, candidate=candidate)
+        predictions.set_int_custom_property(TOUCHES, count)
     with fileio.open(os.path.join(predictions.uri, FILE), "wb") as file:
         file.write(to_bytes(tables))

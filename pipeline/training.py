@@ -195,7 +195,9 @@ def _judging_nodes(
         teacher=teacher.outputs["model"],
         live=live.outputs["model"],
         train_split=TRAIN,
+        val_split=VAL,
         eval_split=TEST,
+        touches="",
         code=inputs.judging_code,
     )
     gate = ModelGate(
@@ -203,7 +205,7 @@ def _judging_nodes(
         evaluation=evaluator.outputs["evaluation"],
         classes=",".join(inputs.classes),
         severity=",".join(inputs.severity or ()),
-        macro_auc_floor=config.gate.macro_auc_floor,
+        settings=config.gate.model_dump_json(),
         leaked=int(inputs.leaked),
         code=inputs.judging_code,
     )

@@ -1,106 +1,79 @@
-"""Each check of the gate has a case that passes and one that is refused."""
+"""The node around the gate: what it reads, and what it leaves behind."""
 
-import numpy as np
 import pytest
+from tfx.types.standard_artifacts import ModelBlessing, ModelEvaluation
 
-from components.model_gate import decide
-from evaluation.outcome import Outcome
-from evaluation.predictions import SplitTable
+from components.artifacts import ControlDecision, ModelDecision, Predictions
+from components.decisions import read_decision, write_decision
+from components.model_gate import ModelGate
+from components.predictor import TOUCHES
+from evaluation import predictions
+from evaluation.config import GateSettings
+from evaluation.outcome import Check, Outcome, concluded
+from tests.evaluation.simulated import CLASSES, table
 
-CLASSES = ("MildDemented", "ModerateDemented", "NonDemented", "VeryMildDemented")
-SEVERITY = ("NonDemented", "VeryMildDemented", "MildDemented", "ModerateDemented")
-
-
-def table(skill: float, *, per_class: int = 10, slices: int = 3, seed: int = 0) -> SplitTable:
-    """A split whose student knows the label as well as `skill` says (0: nothing)."""
-    rng = np.random.default_rng(seed)
-    labels = np.repeat(np.arange(4), per_class * slices)
-    subjects = np.array([f"s{i:03d}" for i in range(4 * per_class)]).repeat(slices)
-    person = rng.normal(size=(4 * per_class, 4)).repeat(slices, axis=0)
-    logits = person + skill * np.eye(4)[labels]
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    severity = np.array([2, 3, 0, 1])[labels]
-    return SplitTable(
-        labels=labels,
-        subjects=subjects,
-        slice_index=np.tile(np.arange(slices), 4 * per_class),
-        sites=np.full(len(labels), ""),
-        sha256=np.array([f"{i:064x}" for i in range(len(labels))]),
-        csf_fraction=0.2 + 0.03 * severity + 0.02 * person[:, 0],
-        probabilities={"student": probabilities, "teacher": probabilities},
-    )
+SETTINGS = GateSettings(total_csf="match", resamples=1000)
 
 
-def judge(test: SplitTable, floor: float = 0.7, **options):
-    return decide(table(0, seed=1), test, CLASSES, macro_auc_floor=floor, **options)
+def artifact(kind, folder):
+    made = kind()
+    made.uri = str(folder)
+    folder.mkdir()
+    return made
 
 
-def replaced(test: SplitTable, probabilities) -> SplitTable:
-    return SplitTable(**{**vars(test), "probabilities": {"student": probabilities}})
+@pytest.fixture
+def inputs(tmp_path):
+    tables = {
+        "train": table(1, (30,) * 4, prefix="a"),
+        "val": table(2, (9,) * 4, prefix="v"),
+        "test": table(0),
+    }
+    table_of = artifact(Predictions, tmp_path / "predictions")
+    packed = predictions.to_bytes(tables)
+    (tmp_path / "predictions" / predictions.FILE).write_bytes(packed)
+    return {
+        "predictions_table": table_of,
+        "evaluation": artifact(ModelEvaluation, tmp_path / "evaluation"),
+        "blessing": artifact(ModelBlessing, tmp_path / "blessing"),
+        "decision": artifact(ModelDecision, tmp_path / "decision"),
+        "classes": ",".join(CLASSES),
+        "severity": ",".join(CLASSES),
+        "settings": SETTINGS.model_dump_json(),
+        "leaked": 0,
+        "code": "",
+    }
 
 
-def test_sound_model_passes_with_baselines_beside_it():
-    decision = judge(table(3.0), severity=SEVERITY)
-    assert decision.outcome is Outcome.PASSED
-    assert decision.reasons == ()
-    assert {"student", "teacher", "constant prior", "total CSF"} <= set(decision.metrics)
-    assert decision.metrics["constant prior"]["subject"]["macro_auc"] == pytest.approx(0.5)
-    assert 0.6 < decision.metrics["total CSF"]["subject"]["macro_auc"] < 1.0
+def run(inputs):
+    ModelGate.EXECUTOR_SPEC.executor_class._FUNCTION(**inputs)
+    decision = read_decision(inputs["decision"].uri)
+    assert read_decision(inputs["blessing"].uri) == decision
+    return decision
 
 
-def test_ignorant_model_is_refused_with_its_number():
-    decision = judge(table(0.0))
+def test_blesses_what_passed_and_tells_the_touches(inputs, tmp_path):
+    inputs["predictions_table"].set_int_custom_property(TOUCHES, 4)
+    decision = run(inputs)
+    assert decision.outcome is Outcome.PASSED, decision.reasons
+    assert inputs["blessing"].get_int_custom_property("blessed") == 1
+    assert (tmp_path / "blessing" / "BLESSED").is_file()
+    assert decision.details["touches"] == 4
+    assert decision.details["operating_point"] is not None
+
+
+@pytest.mark.parametrize("how", ["leaked", "floor", "control"])
+def test_publishes_what_it_refuses(inputs, tmp_path, how):
+    if how == "leaked":
+        inputs["leaked"] = 1
+    if how == "floor":
+        inputs["settings"] = SETTINGS.model_copy(update={"macro_auc_floor": 0.99}).model_dump_json()
+    if how == "control":
+        inputs["control"] = artifact(ControlDecision, tmp_path / "control")
+        refused = concluded([Check("null band", Outcome.REFUSED, detail="something leaks")])
+        write_decision(refused, inputs["control"].uri)
+    decision = run(inputs)
     assert decision.outcome is Outcome.REFUSED
-    value = decision.metrics["student"]["subject"]["macro_auc"]
-    assert f"{value:.3f}" in decision.reasons[0]
-    assert "0.700" in decision.reasons[0]
-
-
-def test_constant_class_is_refused_even_with_a_perfect_ranking():
-    """Probabilities may rank well and yet name one class for everyone."""
-    test = table(3.0)
-    ranked = test.probabilities["student"] * 0.1
-    ranked[:, 2] += 0.9
-    ranked /= ranked.sum(axis=1, keepdims=True)
-    decision = judge(replaced(test, ranked))
-    assert decision.metrics["student"]["subject"]["macro_auc"] > 0.7
-    assert decision.outcome is Outcome.REFUSED
-    assert "same class" in decision.reasons[0]
-
-
-def test_nan_is_refused():
-    test = table(3.0)
-    broken = test.probabilities["student"].copy()
-    broken[0, 0] = np.nan
-    decision = judge(replaced(test, broken))
-    assert decision.outcome is Outcome.REFUSED
-    assert "NaN" in decision.reasons[0]
-
-
-def test_slice_level_data_is_never_passed():
-    decision = judge(SplitTable(**{**vars(table(3.0)), "subjects": None}))
-    assert decision.outcome is Outcome.REFUSED
-    assert "no subject ids" in decision.reasons[0]
-
-
-def test_leaked_split_is_never_passed():
-    assert judge(table(3.0)).outcome is Outcome.PASSED
-    assert judge(table(3.0), leaked=True).outcome is Outcome.REFUSED
-
-
-def test_one_class_in_the_test_split_is_no_evidence():
-    full = table(3.0)
-    only = full.labels == 2
-    test = SplitTable(
-        **{
-            name: {"student": value["student"][only]} if name == "probabilities" else value[only]
-            for name, value in vars(full).items()
-        }
-    )
-    decision = judge(test)
-    assert decision.outcome in (Outcome.INSUFFICIENT, Outcome.REFUSED)
-    assert "fewer than two classes" in decision.reasons[-1]
-
-
-def test_exit_codes_tell_the_outcomes_apart():
-    assert [outcome.exit_code for outcome in Outcome] == [0, 2, 3]
+    assert inputs["blessing"].get_int_custom_property("blessed") == 0
+    assert (tmp_path / "blessing" / "NOT_BLESSED").is_file()
+    assert decision.details["touches"] is None

@@ -1,8 +1,16 @@
 """Tables of predictions survive their file."""
 
+import dataclasses
+
 import numpy as np
 
-from evaluation.predictions import SplitTable, from_bytes, to_bytes
+from evaluation.predictions import (
+    SplitTable,
+    answers_digest,
+    from_bytes,
+    people_digest,
+    to_bytes,
+)
 
 
 def test_round_trip_keeps_every_column_and_model():
@@ -24,3 +32,21 @@ def test_round_trip_keeps_every_column_and_model():
     np.testing.assert_array_equal(read["test"].probabilities["live"], np.ones((2, 2)) / 2)
     assert read["train"].subjects is None
     assert read["train"].probabilities == {}
+
+
+def test_digests_know_people_by_name_and_answers_by_value():
+    table = SplitTable(
+        labels=np.array([0, 0, 1]),
+        subjects=np.array(["a", "a", "b"]),
+        slice_index=np.zeros(3, int),
+        sites=np.full(3, ""),
+        sha256=np.array(["x", "y", "z"]),
+        csf_fraction=np.zeros(3),
+    )
+    fewer_slices = dataclasses.replace(table, subjects=np.array(["b", "a", "a"]))
+    assert people_digest(table) == people_digest(fewer_slices)
+    assert people_digest(table) != people_digest(dataclasses.replace(table, subjects=None))
+    answers = np.eye(3)[:, :2]
+    assert answers_digest(answers) == answers_digest(answers.copy(order="F"))
+    assert answers_digest(answers) != answers_digest(answers + 1e-9)
+    assert answers_digest(np.zeros((2, 3))) != answers_digest(np.zeros((3, 2)))
