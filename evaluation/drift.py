@@ -276,7 +276,7 @@ def _test(table: Histograms, design: Dealing, settings: DriftSettings) -> tuple[
     if settings.permutations < needed:
         raise DriftError(
             f"{settings.permutations} permutations cannot show drift in any of {tested} features "
-            f"at level {settings.level:g}: set drift.permutations to {needed} or more."
+            f"at level {settings.level:g}: take {needed} or more."
         )
     blocks = list(_null(table, design, settings))
     chance, chance_largest = (np.concatenate(part) for part in zip(*blocks, strict=True))
