@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from cli import checkpoint, ingest, leakage, override, phantom, registry, run, schema
+from cli import checkpoint, drift, ingest, leakage, override, phantom, registry, run, schema
 from schema.errors import CortexflowError
 
 DATA, PIPELINE, MODELS = "Data", "Pipeline", "Models"
@@ -80,6 +80,7 @@ def _mount(commands: typer.Typer, panel: str, *, apart: dict[str, str] | None = 
 app.add_typer(ingest.app, name="ingest", rich_help_panel=DATA)
 app.add_typer(phantom.app, name="phantom", rich_help_panel=DATA)
 app.add_typer(schema.app, name="schema", rich_help_panel=DATA)
+_mount(drift.app, DATA)
 _mount(leakage.app, DATA)
 _mount(run.app, PIPELINE, apart={"predict": MODELS})
 _mount(registry.app, MODELS)
