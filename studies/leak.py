@@ -235,10 +235,9 @@ def _example(
     near: NDArray[np.int64],
     slices: Slices,
 ) -> Example:
-    """The slice nearest the middle of the first person's stack that this split tests."""
-    person = slices.subjects[tested] == slices.subjects[0]
-    chosen = np.flatnonzero(person)
-    wanted = np.median(np.flatnonzero(slices.subjects == slices.subjects[0]))
+    """Of the first person that this split tests, the slice nearest the middle of the stack."""
+    chosen = np.flatnonzero(slices.subjects[tested] == slices.subjects[tested.min()])
+    wanted = np.median(np.flatnonzero(slices.subjects == slices.subjects[tested.min()]))
     place = chosen[np.abs(tested[chosen] - wanted).argmin()]
     test, train = int(tested[place]), int(near[place])
     return Example(split, test, train, float(vectors[test] @ vectors[train]))

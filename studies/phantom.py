@@ -36,9 +36,9 @@ def public_mix(people: int, seed: int, cache: Path) -> Slices:
 
 
 def shares(people: int) -> tuple[int, int, int, int]:
-    """So many people in the public set's mix, by largest remainder."""
+    """So many people in the public set's mix, by largest remainder, one or more of each stage."""
     exact = [people * count / sum(PUBLIC) for count in PUBLIC]
-    counts = [int(each) for each in exact]
+    counts = [max(1, int(each)) for each in exact]
     order = sorted(range(len(PUBLIC)), key=lambda k: counts[k] - exact[k])
     for stage in order[: people - sum(counts)]:
         counts[stage] += 1
