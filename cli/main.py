@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from cli import checkpoint, drift, ingest, leakage, override, phantom, registry, run, schema
+from cli import checkpoint, drift, ingest, leakage, override, phantom, registry, run, schema, study
 from schema.errors import CortexflowError
 
 DATA, PIPELINE, MODELS = "Data", "Pipeline", "Models"
@@ -83,6 +83,7 @@ app.add_typer(schema.app, name="schema", rich_help_panel=DATA)
 _mount(drift.app, DATA)
 _mount(leakage.app, DATA)
 _mount(run.app, PIPELINE, apart={"predict": MODELS})
+app.add_typer(study.app, name="study", rich_help_panel=PIPELINE)
 _mount(registry.app, MODELS)
 _mount(override.app, MODELS)
 app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=MODELS)
