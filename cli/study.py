@@ -88,7 +88,7 @@ def cv(
             show_default="all but the least severe",
         ),
     ] = None,
-    size: Annotated[int, typer.Option(help="Pixels of a side that the networks see.")] = 96,
+    size: Annotated[int, typer.Option(help="Pixels of a side that the networks see.")] = 64,
     out: Annotated[
         Path | None, typer.Option(help="Folder.", show_default="WORKSPACE/studies/cv-NAME")
     ] = None,
@@ -105,7 +105,7 @@ def cv(
     cv.svg.
 
         cortexflow study cv --data slices/ --subject-regex '(subj\\d+)'
-        cortexflow study cv --data slices/ --subject-regex '(subj\\d+)' --size 64 --dry-run
+        cortexflow study cv --data slices/ --subject-regex '(subj\\d+)' --size 96 --dry-run
     """
     from pipeline.workspace import Workspace
     from studies import crossval, crossval_report

@@ -80,15 +80,19 @@ class Stages:
 
 
 def stages(size: int, seed: int) -> Stages:
-    """The settings of a fold's trainings; chosen on people dealt out with other seeds."""
+    """The settings of a fold's trainings.
+
+    Short and gentle: on a hundred people a teacher at thrice the rate ranked validation people
+    best after its second epoch (AUC .81) and ever worse until its twelfth (.63; fold seed 100).
+    """
     common: dict[str, Any] = {"input": InputSettings(image_size=size), "seed": seed}
     gentle = OptimizerSettings(
-        name="adamw", learning_rate=3e-4, weight_decay=0.05, warmup_epochs=0.5
+        name="adamw", learning_rate=1e-4, weight_decay=0.05, warmup_epochs=0.5
     )
     return Stages(
-        PretrainSettings(**common, probe_every_epochs=None),
-        FinetuneSettings(**common, optimizer=gentle, label_smoothing=0.1),
-        DistilSettings(**common),
+        PretrainSettings(**common, epochs=12, probe_every_epochs=None),
+        FinetuneSettings(**common, epochs=5, optimizer=gentle),
+        DistilSettings(**common, epochs=10),
     )
 
 
