@@ -39,19 +39,20 @@ class ControlSettings(Settings):
     """The pipeline's tail once more with labels that mean nothing."""
 
     shuffle: bool = False
-    max_epochs: PositiveInt = 5  # of each stage
-    level: float = Field(0.01, gt=0.0, lt=0.5)  # two-sided; outside the band: something leaks
-    permutations: PositiveInt = 999
+    max_epochs: PositiveInt = 10  # of teacher and student each
+    level: float = Field(0.01, gt=0.0, lt=0.5)  # chance of refusing a split without a leak
+    permutations: PositiveInt = 1999
     min_people: int = Field(20, ge=20)  # of the test split; below: insufficient evidence
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _level_is_reached(self) -> "ControlSettings":
-        least = math.ceil(2 / self.level - 1 - 1e-9)
+        # Three bands, each with two sides, and one draw at least beyond each.
+        least = math.ceil(6 / self.level - 1 - 1e-9)
         if self.permutations < least:
             raise ValueError(
                 f"{self.permutations} permutations know no level below "
-                f"{2 / (self.permutations + 1):.3g} (received control.level={self.level}). Set "
+                f"{6 / (self.permutations + 1):.3g} (received control.level={self.level}). Set "
                 f"control.permutations={least} or more, or raise the level"
             )
         return self
