@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from cli import checkpoint, drift, ingest, leakage, override, phantom, registry, run, schema, study
+from cli import (
+    checkpoint,
+    control,
+    drift,
+    ingest,
+    leakage,
+    override,
+    phantom,
+    registry,
+    run,
+    schema,
+    study,
+)
 from schema.errors import CortexflowError
 
 DATA, PIPELINE, MODELS = "Data", "Pipeline", "Models"
@@ -84,6 +96,7 @@ _mount(drift.app, DATA)
 _mount(leakage.app, DATA)
 _mount(run.app, PIPELINE, apart={"predict": MODELS})
 app.add_typer(study.app, name="study", rich_help_panel=PIPELINE)
+app.add_typer(control.app, name="control", rich_help_panel=PIPELINE)
 _mount(registry.app, MODELS)
 _mount(override.app, MODELS)
 app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=MODELS)
