@@ -1,7 +1,7 @@
 """What the checks that stand between data, model and use cost, and how it grows.
 
     python -m benchmarks.gate
-    python -m benchmarks.gate leakage bootstrap
+    python -m benchmarks.gate leakage bootstrap drift
 
 `leakage`: N images that train against N that test, at 64 pixels: decoding both sides (128-pixel
 JPEGs in GZIP TFRecords), the three layers of the check, and beside them the plain product of the
@@ -12,6 +12,9 @@ images are those of train. Goal: 6,400 × 6,400 within 20 s and 2 GiB on two cor
 of 32 slices in four classes from 1,000 and 2,000 resamples: of people by their mean answers
 ("people"), of people with all their slices ("clusters"), and, for macro AUC alone, of slices as if
 each were a person ("rows"). Goal: 1,000 resamples of 200 people within 5 s.
+
+`drift`: S people of 8 slices against S others, 22 descriptors and the label, from 2,499, 9,999 (the
+default) and 39,999 permutations of people.
 
 Every figure is the best of three, in a process of its own so that its peak of memory is its own.
 """
@@ -34,6 +37,8 @@ SIDE = 64  # pixels correlated
 STORED = 128  # pixels of a file
 PEOPLE = (50, 200, 800)  # of a test split
 SLICES, CLASSES = 32, 4
+WINDOWS = (50, 100, 200, 400)  # people on each side of a comparison
+WINDOW_SLICES = 8
 
 Step = Callable[[int], Callable[[], object]]  # a size → the work to be timed
 
@@ -203,6 +208,55 @@ def rows_1000(count: int) -> Callable[[], object]:
     return lambda: row_bootstrap(table, truth, range(CLASSES), resamples=1000)
 
 
+def drift() -> None:
+    """Prints seconds and MiB of one comparison at each number of people."""
+    print("drift: S people against S others; seconds, of the cores together in brackets, and MiB")
+    print("at the peak over what the imports take")
+    names = ("dealt_2499", "dealt_9999", "dealt_39999")
+    titles = [f"{int(name.split('_')[1]):,} times" for name in names]
+    print(f"{'S':>6}" + "".join(f"{title:>18}" for title in titles))
+    for count in WINDOWS:
+        found = [measured(name, count) for name in names]
+        cells = [f"{each['seconds']:.2f} ({each['cpu']:.2f}) {each['mib']:.0f}" for each in found]
+        print(f"{count:>6}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
+
+
+def _comparison(people: int, permutations: int) -> Callable[[], object]:
+    from evaluation.config import DriftSettings
+    from evaluation.drift import compare
+    from evaluation.histograms import Group
+    from schema.descriptors import NAMES
+
+    rng = np.random.default_rng(0)
+
+    def group(name: str) -> Group:
+        who = np.arange(people).repeat(WINDOW_SLICES)
+        numeric = {
+            descriptor: rng.standard_normal(people)[who] + rng.standard_normal(len(who))
+            for descriptor in NAMES
+        }
+        ids = np.char.add(name, who.astype(str))
+        return Group(name, ids, numeric, {"label": (who % CLASSES).astype(str)})
+
+    sides = group("reference"), group("current")
+    return lambda: compare(*sides, DriftSettings(permutations=permutations))
+
+
+def dealt_2499(count: int) -> Callable[[], object]:
+    """About the fewest permutations from which level .01 can be reached in 23 features."""
+    return _comparison(count, 2499)
+
+
+def dealt_9999(count: int) -> Callable[[], object]:
+    """The default."""
+    return _comparison(count, 9999)
+
+
+def dealt_39999(count: int) -> Callable[[], object]:
+    """Four times as many."""
+    return _comparison(count, 39999)
+
+
 def measured(step: str, count: int) -> dict[str, float]:
     """The best seconds of a step, and MiB at its peak over what it started from, on its own."""
     command = [sys.executable, "-m", "benchmarks.gate", "--step", step, str(count)]
@@ -239,9 +293,12 @@ STEPS: dict[str, Step] = {
         clusters_1000,
         clusters_2000,
         rows_1000,
+        dealt_2499,
+        dealt_9999,
+        dealt_39999,
     )
 }
-PARTS: dict[str, Callable[[], None]] = {"leakage": leakage, "bootstrap": bootstrap}
+PARTS: dict[str, Callable[[], None]] = {"leakage": leakage, "bootstrap": bootstrap, "drift": drift}
 
 
 def main() -> None:
