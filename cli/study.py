@@ -1,7 +1,10 @@
 """`cortexflow study`: comparisons on people that no training saw, each with a report."""
 
+import logging
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -124,12 +127,33 @@ def cv(
         print("Nothing was run (--dry-run).")
         return
     crossval.agree(plan, folder)
-    crossval.run(plan, repeats, folder, jobs, _say)
+    with _told_by_the_trainer():
+        crossval.run(plan, repeats, folder, jobs, _say)
     found = crossval_report.summary(plan, people, crossval.collected(plan, repeats, folder))
     crossval_report.write(found, folder, _command())
     _print_table(crossval_report.HEADINGS, crossval_report.rows(found), crossval_report.WORDS)
     print(f"\n{crossval_report.sentence(found)}")
     print(f"{folder}: {crossval_report.REPORT}, {crossval_report.NUMBERS}, cv.png, cv.svg")
+
+
+@contextmanager
+def _told_by_the_trainer() -> Iterator[None]:
+    """Shows what trainings log, while there are some in this process."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            _say(record.getMessage())
+
+    logger, lines = logging.getLogger("trainer"), Lines(logging.INFO)
+    level, logger.propagate = logger.level, False
+    logger.addHandler(lines)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(lines)
+        logger.setLevel(level)
+        logger.propagate = True
 
 
 def _say(what: str) -> None:

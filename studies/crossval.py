@@ -172,6 +172,7 @@ def run(plan: Plan, seeds: range, out: Path, jobs: int, progress: Progress) -> N
     if len(left) < total:
         progress(f"{total - len(left)} of {total} folds were there")
     done = total - len(left)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if jobs == 1:  # in this process, whose trainings keep their last step when it is stopped
         for seed, fold in left:
             done += 1
@@ -259,7 +260,6 @@ def _training_seed(seed: int, fold: int) -> int:
 
 def _prepare(threads: int) -> None:
     """Gives a fold's process its share of the cores."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     import tensorflow as tf
 

@@ -1,4 +1,5 @@
 import json
+import logging
 
 import pytest
 from typer.testing import CliRunner
@@ -50,6 +51,7 @@ def test_cv_says_what_it_would_do(images, tmp_path):
 
 def test_cv_resumes_and_reports(images, tmp_path, monkeypatch):
     def answers(task, settings, folder):
+        logging.getLogger("trainer.pace").info("pretrain 1/12")
         found = fold._without_networks(task)
         return {method: found.get(method, found["csf"])[task.test] for method in fold.METHODS}
 
@@ -58,6 +60,8 @@ def test_cv_resumes_and_reports(images, tmp_path, monkeypatch):
     first = run(*given)
     assert first.exit_code == 0, first.output
     assert "the student reaches AUC" in first.stdout
+    assert "pretrain 1/12" in first.stderr
+    assert "2 of 2 folds: seed 0, fold 2 in" in first.stderr
     again = run(*given)
     assert "0 of 2 folds to do" in again.stdout
     assert again.stdout.splitlines()[1:] == first.stdout.splitlines()[1:]
