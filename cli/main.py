@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli import (
+    card,
     checkpoint,
     control,
     drift,
@@ -95,6 +96,7 @@ app.add_typer(schema.app, name="schema", rich_help_panel=DATA)
 _mount(drift.app, DATA)
 _mount(leakage.app, DATA)
 _mount(run.app, PIPELINE, apart={"predict": MODELS})
+_mount(card.app, PIPELINE)
 app.add_typer(study.app, name="study", rich_help_panel=PIPELINE)
 app.add_typer(control.app, name="control", rich_help_panel=PIPELINE)
 _mount(registry.app, MODELS)

@@ -1,5 +1,6 @@
 """Collects what a run left behind into the evidence that its report shows."""
 
+import hashlib
 import importlib.metadata
 import json
 from collections import Counter
@@ -16,7 +17,7 @@ from evaluation import predictions as prediction_tables
 from evaluation.outcome import Decision
 from evaluation.predictions import SplitTable
 from ingest.datasets import read_dataset
-from pipeline import lineage
+from pipeline import gate_records, lineage
 from pipeline.config import PipelineConfig
 from pipeline.lineage import ArtifactRef
 from pipeline.runs import RunRecord
@@ -84,9 +85,31 @@ def collect(
         tfma=of("Evaluator", "evaluation", _evaluated) or {},
         decision=decision,
         nodes=tuple(_node(state) for state in record.nodes),
-        pushed=of("RegistryPusher", "pushed_model", lambda artifact: _pushed(artifact, live)),
+        pushed=put_live(record, live)
+        or of("RegistryPusher", "pushed_model", lambda artifact: _pushed(artifact, live)),
         litert=of("Student", "model", _litert) or (),
+        leakage=of("LeakageCheck", "decision", gate_records.leakage),
+        drift=of("DriftGate", "decision", gate_records.drift),
+        control=of("ShuffleControl", "decision", lambda artifact: read_decision(artifact.uri)),
+        override=override_of(record),
+        lineage=_lineage(config, dataset, of("Student", "model", _weights)),
     )
+
+
+def override_of(record: RunRecord) -> report.Override | None:
+    """Who let the run's model through."""
+    made = record.override
+    if made is None:
+        return None
+    return report.Override(made.who, made.reason, made.time.isoformat(timespec="seconds"))
+
+
+def put_live(record: RunRecord, live: Version | None) -> report.Pushed | None:
+    """The version that an override pushed; none of the run's nodes did."""
+    if record.override is None or record.pushed_version is None:
+        return None
+    number = record.pushed_version
+    return report.Pushed(number, live=live is not None and live.number == number)
 
 
 def _run(record: RunRecord) -> report.Run:
@@ -127,7 +150,31 @@ def _dataset(path: Path) -> report.Dataset:
         },
         quarantined=len(imported.quarantined),
         quarantine_reasons=dict(Counter(item.reason for item in imported.quarantined)),
+        importer=found.info.importer,
+        id_source=found.info.id_source,
     )
+
+
+def _lineage(config: PipelineConfig, path: Path | None, weights: str | None) -> dict[str, str]:
+    """Digests of what the run was made from and of what it made."""
+    settings = json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()
+    found = {"settings (SHA-256)": hashlib.sha256(settings).hexdigest()}
+    if path is not None:
+        dataset = read_dataset(path)
+        found["split by person (SHA-256)"] = dataset.splits.sha256
+        for span in dataset.info.spans:
+            found[f"images of {span} (fingerprint)"] = dataset.report(span).fingerprint
+    if weights is not None:
+        found["student's weights (SHA-256)"] = weights
+    return found
+
+
+def _weights(artifact: ArtifactRef) -> str | None:
+    path = Path(artifact.uri) / "bundle" / "weights.npz"
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _statistics(artifact: ArtifactRef) -> dict[str, dict[str, report.Descriptor]]:

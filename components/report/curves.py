@@ -15,7 +15,12 @@ from trainer.metric_curves import Curve
 from trainer.metrics import Reliability
 
 POINTS = 250  # more cannot be seen at the size of a panel
-LOOKS = {"student": (2.4, "-"), "teacher": (1.0, "-"), "slices": (1.3, "--")}
+LOOKS = {
+    "student": (2.4, "-"),
+    "teacher": (1.0, "-"),
+    "slices": (1.3, "--"),
+    "uncalibrated": (1.3, "--"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +78,7 @@ def _roc(
     key: str, of: _Subject, found: Mapping[str, metric_curves.Curves], scores: Scores
 ) -> Panel:
     lines, areas = _lines(of, found)
-    if not lines:
+    if not lines or _few(of, scores):
         return _void(of, scores)
     svg = figures.roc(key, f"ROC curve, {of.title}; area: {areas}", lines)
     return Panel(of.title, f"AUC: {areas}", svg, of.rank)
@@ -81,7 +86,7 @@ def _roc(
 
 def _pr(key: str, of: _Subject, found: Mapping[str, metric_curves.Curves], scores: Scores) -> Panel:
     lines, areas = _lines(of, found)
-    if not lines:
+    if not lines or _few(of, scores):
         return _void(of, scores)
     prevalence = _prevalence(of, scores)
     description = f"Precision over recall, {of.title}; average precision: {areas}"
@@ -131,27 +136,65 @@ def _prevalence(of: _Subject, scores: Scores) -> float:
     return 1.0 / len(np.unique(scores.labels))
 
 
+def _few(of: _Subject, scores: Scores) -> bool:
+    """Whether a class has too few people for a curve of its own."""
+    return of.rank is not None and scores.classes[of.rank].auc is None
+
+
 def _void(of: _Subject, scores: Scores) -> Panel:
-    return Panel(of.title, "", None, of.rank, void=f"needs {scores.units} of this class and others")
+    if of.rank is not None and (number := scores.classes[of.rank].support):
+        void = f"{number} {scores.unit if number == 1 else scores.units} of this class"
+    else:
+        void = f"needs {scores.units} of this class and others"
+    return Panel(of.title, "", None, of.rank, void=void)
 
 
-def calibration(levels: Sequence[Scores]) -> tuple[Panel, ...]:
-    """Draws reliability, and how the student's confidence is spread, at each level."""
-    return tuple(
-        panel
-        for position, scores in enumerate(levels)
-        for panel in (_reliability(f"cal{position}", scores), _spread(f"conf{position}", scores))
-    )
+def calibration(evidence: Evidence, levels: Sequence[Scores]) -> tuple[Panel, ...]:
+    """Draws reliability, and how the student's confidence is spread, at each level.
+
+    Where the student was calibrated, its reliability before is drawn beside: its probabilities are
+    softmax(logits / T), so that their T-th powers, made to sum to 1 again, are softmax(logits).
+    """
+    found = evidence.calibrations.get("student")
+    before = None
+    if found is not None and found.temperature != 1 and evidence.predictions is not None:
+        before = uncalibrated(evidence.predictions.student, found.temperature)
+    panels = []
+    for position, scores in enumerate(levels):
+        series = dict(scores.probabilities)
+        if before is not None:
+            table = before
+            if scores.level == "subject":
+                _, table, _ = metrics.aggregate_by_subject(
+                    before, evidence.predictions.labels, evidence.predictions.subjects
+                )
+            series["uncalibrated"] = table
+        panels += [
+            _reliability(f"cal{position}", scores, series),
+            _spread(f"conf{position}", scores),
+        ]
+    return tuple(panels)
 
 
-def _reliability(key: str, scores: Scores) -> Panel:
-    found = {
-        name: metrics.reliability(table, scores.labels)
-        for name, table in scores.probabilities.items()
-    }
+def uncalibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Undoes temperature scaling.
+
+    Args:
+        probabilities: float[N, C], softmax(logits / temperature).
+        temperature: what the logits were divided by.
+
+    Returns:
+        float64[N, C], softmax(logits); of a probability that float32 holds as 0, 0.
+    """
+    powers = np.power(np.asarray(probabilities, np.float64), temperature)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _reliability(key: str, scores: Scores, series: Mapping[str, np.ndarray]) -> Panel:
+    found = {name: metrics.reliability(table, scores.labels) for name, table in series.items()}
     errors = ", ".join(
         f"{name}\u00a0{metrics.expected_calibration_error(table, scores.labels):.3f}"
-        for name, table in scores.probabilities.items()
+        for name, table in series.items()
     )
     lines = [_reliability_line(name, bins) for name, bins in found.items()]
     weights = [bins.counts[bins.counts > 0] / bins.counts.sum() for bins in found.values()]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import ConfigDict
 
-from evaluation.outcome import Decision
+from evaluation.outcome import Decision, Outcome
 from schema.errors import CortexflowError
 
 Level = Literal["subject", "slice"]
@@ -67,6 +67,8 @@ class Dataset(_Strict):
     Attributes:
         classes: names by label.
         severity: the same names from least to most severe, or None where there is no such order.
+        importer: the layout that was recognised.
+        id_source: what named the people ("names", "clusters", …); None where nothing did.
         leaked: people are known to stand on both sides of the split.
         counts: split → class → count; unlabelled images under a class name of their own.
         quarantined: files set aside at import.
@@ -81,6 +83,8 @@ class Dataset(_Strict):
     counts: dict[str, dict[str, Count]] = dataclasses.field(default_factory=dict)
     quarantined: int = 0
     quarantine_reasons: dict[str, int] = dataclasses.field(default_factory=dict)
+    importer: str = ""
+    id_source: str | None = None
 
     def __post_init__(self):
         if self.severity is not None and sorted(self.severity) != sorted(self.classes):
@@ -229,6 +233,86 @@ class Calibration(_Strict):
 
 
 @dataclasses.dataclass(frozen=True)
+class Leakage(_Strict):
+    """What LeakageCheck found between training and evaluation images.
+
+    Attributes:
+        pairs: the pairs it lists, most alike first, as `pairs.json` has them.
+        picture: PNG bytes of some of these pairs side by side.
+    """
+
+    decision: Decision
+    pairs: tuple[Metrics, ...] = ()
+    picture: bytes | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DriftFeature(_Strict):
+    """One feature compared between two groups of people, as `evaluation.drift` measures it.
+
+    Attributes:
+        kind: "numeric" or "categorical".
+        divergence: Jensen–Shannon divergence of the two distributions, in bits, 0 to 1.
+        threshold: what chance keeps below.
+        p, adjusted_p: of the permutation test, alone and with Holm's correction.
+        before, after: means in the reference and in the current group; None for categories.
+        bins: edges between bins (one fewer than bins), or the categories' names.
+        reference, current: shares of the bins.
+        drifted_at_equal_mix: whether it drifts when both groups have the same mix of labels.
+    """
+
+    name: str
+    kind: str
+    divergence: float | None
+    threshold: float | None = None
+    p: float | None = None
+    adjusted_p: float | None = None
+    drifted: bool = False
+    before: float | None = None
+    after: float | None = None
+    bins: tuple[float | str | None, ...] = ()
+    reference: tuple[float, ...] = ()
+    current: tuple[float, ...] = ()
+    drifted_at_equal_mix: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DriftComparison(_Strict):
+    """Two groups of people compared: a span with those before, or test with train.
+
+    Attributes:
+        people: number of people in reference and current.
+        in_both: people who stand in both groups.
+        outcome: of this comparison alone; the decision may only report it.
+    """
+
+    reference: str
+    current: str
+    people: tuple[int, int]
+    outcome: Outcome
+    reason: str = ""
+    in_both: int = 0
+    features: tuple[DriftFeature, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Drift(_Strict):
+    """DriftGate's decision and the comparisons behind it."""
+
+    decision: Decision
+    comparisons: tuple[DriftComparison, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Override(_Strict):
+    """A person let a model through that the gate did not; stays with the run for good."""
+
+    who: str
+    reason: str
+    when: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Evidence(_Strict):
     """All that a report needs. Only `run` is certain to be there.
 
@@ -238,6 +322,9 @@ class Evidence(_Strict):
         calibrations: stage → its temperature, where one was sought.
         baselines: name → level ("subject" or "slice") → metric → value, as `ModelGate` measures.
         tfma: the Evaluator's own numbers.
+        decision: ModelGate's; `judgement.py` reads its details.
+        control: ShuffleControl's.
+        lineage: what was used → its digest or name.
     """
 
     run: Run
@@ -255,6 +342,11 @@ class Evidence(_Strict):
     nodes: tuple[Node, ...] = ()
     pushed: Pushed | None = None
     litert: tuple[LiteRt, ...] = ()
+    leakage: Leakage | None = None
+    drift: Drift | None = None
+    control: Decision | None = None
+    override: Override | None = None
+    lineage: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if self.predictions is None:

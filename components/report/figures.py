@@ -132,6 +132,73 @@ def descriptor(
     return style.panel(name, description, draw, (2.2, 1.05))
 
 
+def shares(
+    name: str,
+    description: str,
+    bins: Sequence[float | str | None],
+    reference: Sequence[float],
+    current: Sequence[float],
+) -> Markup:
+    """Two distributions over the same bins, of equal width whatever they hold: shares of people.
+
+    Args:
+        name, description: as for every panel.
+        bins: names of the bins; or numbers, the edges between them (one fewer than bins of
+            finite numbers).
+        reference, current: shares, float[B]; filled, and a line.
+    """
+
+    def draw(axes: Axes) -> None:
+        edges = np.arange(len(reference) + 1)
+        axes.stairs(reference, edges, fill=True, color=style.MUTED, alpha=0.35, linewidth=0)
+        axes.stairs(current, edges, color=style.ACCENT, linewidth=1.5, baseline=None)
+        numeric = bool(bins) and all(isinstance(each, int | float) for each in bins)
+        if numeric:
+            chosen = np.unique(np.linspace(0, len(bins) - 1, 3).round().astype(int))
+            axes.set_xticks(chosen + 1, [f"{bins[at]:.3g}" for at in chosen])
+        else:
+            names = [_clipped(str(each) or "(none)") for each in bins]
+            axes.set_xticks(edges[: len(names)] + 0.5, names)
+        axes.set(yticks=[], ylim=(0, None), xlim=(0, len(reference)))
+        axes.spines["left"].set_visible(False)
+        axes.grid(visible=False)
+
+    return style.panel(name, description, draw, (2.4, 1.15))
+
+
+def _clipped(text: str, most: int = 9) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def null(
+    name: str,
+    description: str,
+    edges: Sequence[float],
+    counts: Sequence[float],
+    found: float,
+    band: tuple[float | None, float | None],
+) -> Markup:
+    """What chance gives (filled), its band (dotted), and what was found (a line)."""
+
+    def draw(axes: Axes) -> None:
+        axes.stairs(counts, edges, fill=True, color=style.MUTED, alpha=0.35, linewidth=0)
+        for end in band:
+            if end is not None:
+                axes.axvline(end, color=style.MUTED, linewidth=1.0, dashes=(1, 2.5))
+        axes.axvline(found, color=style.ACCENT, linewidth=2.2)
+        reach = [*edges, found, *(end for end in band if end is not None)]
+        margin = 0.04 * (max(reach) - min(reach))
+        axes.set(
+            yticks=[], ylim=(0, None), xlabel="Macro AUC",
+            xlim=(min(reach) - margin, max(reach) + margin),
+        )  # fmt: skip
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.grid(visible=False)
+
+    return style.panel(name, description, draw, (3.6, 1.55))
+
+
 def _density(histogram: Histogram) -> tuple[np.ndarray, np.ndarray]:
     """Share of values per unit, so that bins of unequal width and samples of unequal size compare.
 

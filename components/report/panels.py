@@ -65,7 +65,7 @@ def descriptors(evidence: Evidence) -> Descriptors:
         for position, name in enumerate(names[:MAX_DESCRIPTORS])
     )
     rows = tuple(
-        DescriptorRow(_short(name), split, evidence.statistics[split][name])
+        DescriptorRow(short(name), split, evidence.statistics[split][name])
         for name in names
         for split in splits
         if name in evidence.statistics[split]
@@ -76,7 +76,7 @@ def descriptors(evidence: Evidence) -> Descriptors:
 def _descriptor_panel(
     key: str, name: str, reference: Descriptor | None, current: Descriptor | None
 ) -> Panel:
-    title = _short(name)
+    title = short(name)
     note = " → ".join(
         f"{of.mean:.3g}" + (f" ± {of.std:.2g}" if of.std is not None else "")
         for of in (reference, current)
@@ -202,7 +202,8 @@ def _source(name: str) -> str:
     return PROBES.get(name) or ("validation" if name.startswith("val_") else "training")
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A descriptor's name in words."""
     return name.removeprefix(DESCRIPTOR_PREFIX).replace("_", " ")
 
 

@@ -103,7 +103,7 @@ def _card(evidence: Evidence, sample: Sample) -> Card:
         who.append(f"slice {predictions.slice_index[row]}")
     truth = int(predictions.labels[row])
     return Card(
-        uri=_data_uri(sample.image),
+        uri=data_uri(sample.image),
         truth=named[truth],
         student=named[int(student.argmax())],
         teacher=None if teacher is None else named[int(teacher.argmax())],
@@ -130,8 +130,9 @@ def short_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple("".join(parts[:-1]) for parts in words)
 
 
-def _data_uri(image: bytes) -> str | None:
+def data_uri(image: bytes, most: int = MAX_IMAGE_BYTES) -> str | None:
+    """An image as a page holds it; None where it is neither PNG nor JPEG, or above `most` bytes."""
     kind = next((kind for magic, kind in IMAGE_KINDS.items() if image.startswith(magic)), None)
-    if kind is None or len(image) > MAX_IMAGE_BYTES:
+    if kind is None or len(image) > most:
         return None
     return f"data:{kind};base64,{base64.b64encode(image).decode()}"

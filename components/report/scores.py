@@ -1,18 +1,15 @@
 """The scores of the page, every one of them measured by `trainer.metrics`."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from components.report.evidence import Dataset, Evidence, Level, Predictions
+from components.report.judgement import Interval, finite, judgement, model_name
 from components.report.samples import short_names
-from evaluation.outcome import Decision
 from trainer import metrics
-
-FLOOR = "macro AUC floor"  # ModelGate's name for the check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +35,17 @@ ORDINAL = Column("quadratic_kappa", "Quadratic kappa")  # only where classes hav
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One model's scores, one per column; None where not evaluable."""
+    """One model's scores, one per column; None where not evaluable.
+
+    Attributes:
+        kind: "student", "teacher", "live" or "baseline".
+        intervals: of the values, None where the gate gives none; empty without any.
+    """
 
     name: str
-    kind: str  # "student", "teacher" or "baseline"
+    kind: str
     values: tuple[float | None, ...]
+    intervals: tuple[Interval | None, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,38 +158,51 @@ def _by_subject(
     return labels, means
 
 
+def least_people(evidence: Evidence) -> int:
+    """How many test people make a class evaluable, by the gate's settings; 1 before it had any."""
+    return evidence.config.get("gate", {}).get("min_people_per_class", 1)
+
+
 def _scores(
     evidence: Evidence, level: Level, labels: np.ndarray, probabilities: Mapping[str, np.ndarray]
 ) -> Scores:
     dataset = evidence.dataset
     severity = dataset.order if dataset.severity else None
     columns = COLUMNS if severity is None else (*COLUMNS, ORDINAL)
+    counted = {
+        "min_per_class": least_people(evidence),
+        "subjects": evidence.predictions.subjects if level == "slice" else None,
+    }
     measured: dict[str, Mapping[str, Any]] = {
-        name: metrics.summary(table, labels, severity) for name, table in probabilities.items()
+        name: metrics.summary(table, labels, severity, **counted)
+        for name, table in probabilities.items()
     }
     if evidence.predictions.teacher is not None:
         measured.setdefault("teacher", {})
-    rows = [
-        Row(name.capitalize(), name, _values(found, columns)) for name, found in measured.items()
-    ]
-    rows += [
-        Row(f"{name[:1].upper()}{name[1:]}", "baseline", _values(by_level[level], columns))
-        for name, by_level in evidence.baselines.items()
-        if level in by_level
-    ]
+    kinds = {name: name for name in measured} | {"live": "live"}
+    measured |= {
+        name: by_level[level] for name, by_level in evidence.baselines.items() if level in by_level
+    }
+    judged = judgement(evidence.decision)
+    told = judged.intervals if level == (judged.level or "subject") else {}
+    rows = tuple(
+        Row(
+            model_name(name),
+            kinds.get(name, "baseline"),
+            tuple(finite(found.get(column.key)) for column in columns),
+            tuple(told[name].get(column.key) for column in columns) if name in told else (),
+        )
+        for name, found in measured.items()
+    )
     return Scores(
         level,
         labels,
         probabilities,
-        tuple(rows),
+        rows,
         _class_rows(dataset, measured),
         _grid(dataset, np.array(measured["student"]["confusion_matrix"])),
         columns,
     )
-
-
-def _values(measured: Mapping[str, Any], columns: tuple[Column, ...]) -> tuple[float | None, ...]:
-    return tuple(finite(measured.get(column.key)) for column in columns)
 
 
 def _class_rows(
@@ -199,8 +215,9 @@ def _class_rows(
             dataset.classes[label],
             rank,
             student["support"][label],
-            *(finite(student[key][label]) for key in ("precision", "recall", "f1", "auc")),
-            finite(teacher.get("auc", nothing)[label]),
+            *(finite(student[key][label]) for key in ("precision", "recall", "f1")),
+            finite(student["auc"][label]) if student["evaluable"][label] else None,
+            finite(teacher.get("auc", nothing)[label]) if student["evaluable"][label] else None,
         )
         for rank, label in enumerate(dataset.order)
     )
@@ -220,57 +237,3 @@ def _grid(dataset: Dataset, matrix: np.ndarray) -> Grid:
         rows.append(GridRow(names[rank], cells))
     short = short_names(dataset.classes)
     return Grid(tuple(short[label] for label in order), tuple(rows))
-
-
-def finite(value: float | None) -> float | None:
-    """A score as a float, or None where it is missing or not evaluable (NaN)."""
-    if value is None or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-@dataclasses.dataclass(frozen=True)
-class Rung:
-    """One model on the ladder; `x` in percent of its width."""
-
-    name: str
-    kind: str
-    value: float | None
-    x: float | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Ladder:
-    """Macro AUC of all models on one scale from `low` to 1, beside the gate's floor."""
-
-    level: str
-    low: float
-    rungs: tuple[Rung, ...]
-    chance: float | None
-    floor: float | None
-    floor_x: float | None
-
-
-def ladder(found: tuple[Scores, ...], decision: Decision | None) -> Ladder | None:
-    """Places every model's headline score on one scale; None where no model was judged."""
-    if not found:
-        return None
-    headline = found[0]
-    rows = [(row, row.values[0]) for row in headline.rows]
-    checks = decision.checks if decision else ()
-    floor = next((check.bound for check in checks if check.name == FLOOR), None)
-    known = [value for _, value in rows if value is not None] + [0.5]
-    known += [floor] if floor is not None else []
-    low = min(0.4, math.floor(min(known) * 10) / 10)
-
-    def place(value: float | None) -> float | None:
-        return None if value is None else round(100 * (value - low) / (1 - low), 2)
-
-    return Ladder(
-        headline.unit,
-        low,
-        tuple(Rung(row.name, row.kind, value, place(value)) for row, value in rows),
-        place(0.5),
-        floor,
-        place(floor),
-    )

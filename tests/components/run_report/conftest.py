@@ -25,9 +25,10 @@ from components.report.evidence import (
     Run,
     Sample,
 )
-from evaluation.outcome import Check, Decision, Outcome
+from evaluation.outcome import Outcome
 from schema import descriptors
 from schema.features import ALZHEIMER_CLASSES, ALZHEIMER_SEVERITY
+from tests.components.run_report import gates
 from trainer import metrics
 
 NODES = (
@@ -48,8 +49,30 @@ NODES = (
 )
 
 
-def outcome_of(passed: bool) -> Outcome:
-    return Outcome.PASSED if passed else Outcome.REFUSED
+CONFIG = {
+    "name": "quickstart",
+    "model_name": "phantom",
+    "data": {"source": "phantom"},
+    "gate": {
+        "macro_auc_floor": 0.7,
+        "class_auc_floor": 0.55,
+        "min_people_per_class": 5,
+        "confidence": 0.95,
+        "resamples": 2000,
+        "total_csf": "beat",
+        "live_margin": 0.05,
+        "teacher_margin": 0.05,
+    },
+    "pretrain": {"backbone": {"depth": 18}, "epochs": 14},
+    "teacher": {"epochs": 12, "imbalance": "balanced_sampling"},
+    "student": {
+        "epochs": 12,
+        "network": "cnn",
+        "filters": [16, 32, 64],
+        "input": {"image_size": 64, "channels": 1},
+        "min_people_to_choose": 20,
+    },
+}
 
 
 def brain(seed: int, atrophy: float, size: int = 96) -> bytes:
@@ -128,6 +151,16 @@ def make_baselines(predictions, classes, order) -> dict:
     return storage.plain(measured)
 
 
+def macro_aucs(predictions: Predictions) -> dict[str, float]:
+    found = {}
+    for name in ("student", "teacher"):
+        table, labels = getattr(predictions, name), predictions.labels
+        if predictions.subjects is not None:
+            _, table, labels = metrics.aggregate_by_subject(table, labels, predictions.subjects)
+        found[name] = float(np.nan_to_num(metrics.macro_auc(table, labels, 5), nan=0.5))
+    return found
+
+
 def make_history(epochs: int, start: float, supervised: bool, seed: int) -> tuple[dict, ...]:
     rng = np.random.default_rng(seed)
     rows = []
@@ -185,7 +218,6 @@ def build(
     predictions = make_predictions(classes, severity, subjects, slices, level == "subject")
     rows = samples.choose_samples(predictions.labels, predictions.student)
     order = severity or classes
-    auc = 0.7421
     counts = {
         split: {
             name: Count(int(people * scale) * slices, int(people * scale))
@@ -193,6 +225,10 @@ def build(
         }
         for split, scale in (("train", 1.45), ("val", 0.43), ("test", 1.0))
     }
+    baselines = make_baselines(
+        predictions, len(classes), [classes.index(name) for name in order] if severity else None
+    )
+    macro = macro_aucs(predictions) | {"total CSF": 0.7}
     refused = outcome is not Outcome.PASSED
     return Evidence(
         run=Run(
@@ -205,7 +241,7 @@ def build(
             versions={"cortexflow": "0.1.0", "tfx": "1.16.0", "tensorflow": "2.16.2"},
             command="cortexflow run quickstart --set student.epochs=12",
         ),
-        config={"name": "quickstart", "gate": {"macro_auc_floor": 0.7}, "student": {"epochs": 12}},
+        config=CONFIG,
         dataset=Dataset(
             name="phantom-standard",
             classes=classes,
@@ -228,27 +264,19 @@ def build(
             Sample(row, brain(row, order.index(classes[predictions.labels[row]]) / len(classes)))
             for row in rows
         ),
-        baselines=make_baselines(
-            predictions, len(classes), [classes.index(name) for name in order] if severity else None
-        ),
+        baselines=baselines,
         tfma={"accuracy": 0.512, "": {"auc": 0.731}},
-        decision=Decision(
-            outcome,
-            ("subject-level macro AUC 0.742 is below the floor 0.800",) if refused else (),
-            (
-                Check(
-                    "evaluated by subject", outcome_of(level == "subject"), detail="no subject ids"
-                ),
-                Check("more than one class predicted", Outcome.PASSED, 4, 2),
-                Check("macro AUC floor", outcome_of(not refused), auc, 0.8 if refused else 0.7),
-            ),
-        ),
+        decision=gates.model_gate(classes, subjects, outcome, level, macro),
         nodes=tuple(Node(name, "ran", seconds) for name, seconds in NODES),
         pushed=None if refused else Pushed(4, "workspace/registry/severity/4", True),
         litert=(
             LiteRt("model.float.tflite", 412_004, 1.0),
             LiteRt("model.int8.tflite", 118_600, 0.991),
         ),
+        leakage=gates.leakage(),
+        drift=gates.drift(),
+        control=gates.control(),
+        lineage={"split by person (SHA-256)": "5e" * 32},
     )
 
 

@@ -17,6 +17,7 @@ from components.report.evidence import (
     Sample,
 )
 from evaluation.outcome import Outcome
+from tests.components.run_report import gates
 
 
 def assert_equal(left: Evidence, right: Evidence) -> None:
@@ -39,6 +40,34 @@ def test_complete_evidence_survives_its_folder(make_evidence, outcome, tmp_path)
     storage.save(evidence, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evidence.json", "evidence.npz"]
     assert_equal(storage.load(tmp_path), evidence)
+
+
+def test_the_picture_of_leaks_survives_without_predictions(stopped_at_data, tmp_path):
+    found = dataclasses.replace(stopped_at_data, leakage=gates.leakage(2))
+    storage.save(found, tmp_path)
+    assert storage.load(tmp_path).leakage == found.leakage
+    assert b"PNG" not in (tmp_path / storage.FILE).read_bytes()
+
+
+def test_runs_from_before_checks_could_doubt_are_read(stopped_at_data, tmp_path):
+    storage.save(stopped_at_data, tmp_path)
+    path = tmp_path / storage.FILE
+    document = json.loads(path.read_text())
+    for name in ("leakage", "drift", "control", "override", "lineage"):
+        del document[name]
+    document["decision"] = {
+        "outcome": "refused",
+        "reasons": ["too low"],
+        "checks": [
+            {"name": "by subject", "passed": True, "value": None, "bound": None, "detail": "no"},
+            {"name": "floor", "passed": False, "value": 0.6, "bound": 0.7, "detail": "too low"},
+        ],
+        "metrics": {},
+    }
+    path.write_text(json.dumps(document))
+    first, second = storage.load(tmp_path).decision.checks
+    assert (first.outcome, first.detail) == (Outcome.PASSED, "")
+    assert (second.outcome, second.detail) == (Outcome.REFUSED, "too low")
 
 
 def test_partial_evidence_needs_no_arrays(stopped_at_data, tmp_path):

@@ -8,10 +8,19 @@ import numpy as np
 import pytest
 
 from components.report import html as report
-from components.report import storage
-from components.report.evidence import Anomaly, Evidence, Node, Run, Sample
+from components.report import storage, words
+from components.report.evidence import (
+    Anomaly,
+    Evidence,
+    Node,
+    Override,
+    Pushed,
+    Run,
+    Sample,
+)
 from components.report.tables import counts
-from evaluation.outcome import Decision, Outcome
+from evaluation.outcome import Check, Decision, Outcome, concluded
+from tests.components.run_report import gates
 from trainer import metrics
 
 VOID = {"meta", "img", "br", "wbr", "link", "hr", "input", "rect", "line", "path"}
@@ -60,6 +69,14 @@ class Reader(html.parser.HTMLParser):
 @pytest.fixture(scope="module")
 def page(evidence):
     return report.render(evidence)
+
+
+@pytest.fixture(scope="module")
+def light(evidence):
+    """Evidence whose page is drawn fast: no curves."""
+    return dataclasses.replace(
+        evidence, statistics={}, histories={}, predictions=None, samples=(), baselines={}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +144,7 @@ def test_headline_numbers_are_the_metrics(evidence, page):
     )
     summary = metrics.summary(means, labels, evidence.dataset.order)
     row = re.search(r'<tr class="student">.*?</tr>', page, re.DOTALL)[0]
-    shown = re.findall(r"<td[^>]*>([^<]+)</td>", row)
+    shown = re.findall(r"<td[^>]*>([^<]+)<", row)
     keys = ("macro_auc", "balanced_accuracy", "accuracy", "macro_f1", "micro_auc", "brier")
     assert shown[:6] == [f"{summary[key]:.3f}" for key in keys]
     for name in ("Student", "Teacher", "Constant prior", "Total CSF"):
@@ -284,6 +301,72 @@ def test_write_renames_into_place(stopped_at_data, tmp_path):
     assert path.read_text(encoding="utf-8") == report.render(stopped_at_data)
 
 
+def test_all_three_answers_of_a_check_are_told(light):
+    checks = [Check(name.value, name, 0.7, 0.6, 0.65, 0.75, "because") for name in Outcome]
+    read = Reader(report.render(dataclasses.replace(light, decision=concluded(checks))))
+    for mark in ("✓ passed", "✕ refused", "? insufficient evidence"):
+        assert mark in read.words
+    assert "[0.650, 0.750]" in read.words
+
+
+def test_intervals_differences_subgroups_and_operating_point_are_told(read):
+    assert "Student − Live version" in read.words
+    assert "0.011 [-0.034, 0.052]" in read.words
+    assert "3 candidates have been judged on these test people" in read.words
+    assert "Specificity0.470 [0.320, 0.620]" in read.words
+    assert "By slice band" in read.words
+    assert "Slices drawn (wrong)" in read.words
+    assert "> 0" in read.words  # the least number above 0, not 4.9e-324
+
+
+def test_a_class_of_two_people_is_named_with_their_number(make_evidence):
+    read = Reader(report.render(make_evidence(subjects=(21, 2, 21, 21), slices=2)))
+    assert "not evaluable: 2 people" in read.words
+
+
+def test_safeguards_are_shown_with_their_evidence(light):
+    found = dataclasses.replace(
+        light,
+        leakage=gates.leakage(24),
+        drift=gates.drift("entropy"),
+        control=gates.control(0.93),
+    )
+    page = report.render(found)
+    read = Reader(page)
+    assert "24 people stand on both sides" in read.words
+    assert "The pairs: the first 20 of 24" in read.words
+    assert "645,120 pairs of images were correlated at 64 pixels" in read.words
+    assert "▲ 1 of 4 drifted" in read.words
+    assert "macro AUC 0.930 among those of labels dealt at random" in read.words
+    assert 'alt="Offending pairs of images side by side"' in page
+
+
+def test_a_run_without_safeguards_says_so(light):
+    read = Reader(report.render(dataclasses.replace(light, leakage=None, drift=None, control=None)))
+    for said in ("leak check did not run", "Drift was not measured", "control did not run"):
+        assert said in read.words
+
+
+def test_data_that_leak_stop_the_run_with_the_reason(stopped_at_data):
+    found = dataclasses.replace(stopped_at_data, anomalies=(), leakage=gates.leakage(3))
+    verdict = Reader(report.render(found)).words.split("Intervals")[0]
+    assert "■ Stopped" in verdict
+    assert "3 people stand on both sides" in verdict
+
+
+def test_an_override_is_stamped_with_who_and_why(make_evidence, light):
+    decision = make_evidence(outcome=Outcome.REFUSED, subjects=(5, 5, 5, 5), slices=1).decision
+    refused = dataclasses.replace(light, decision=decision, pushed=None)
+    override = Override("A. Lovelace", "the demonstration", "2026-02-19T08:00:00+00:00")
+    page = report.render(dataclasses.replace(refused, override=override, pushed=Pushed(5)))
+    read = Reader(page)
+    assert '<div class="stamp overridden"><b>OVERRIDDEN</b>' in page
+    assert "A. Lovelace did on 19 February 2026, 08:00 UTC: “the demonstration”" in read.words
+    assert "✕ Refused" in read.words
+    assert "Pushed as version 5" in read.words
+    assert "OVERRIDDEN" not in report.render(refused)
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
@@ -298,4 +381,4 @@ def test_write_renames_into_place(stopped_at_data, tmp_path):
     ],
 )
 def test_values_are_short(value, shown):
-    assert report._measure(value) == shown
+    assert words.measure(value) == shown

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from components.report import curves, scores
+from components.report import curves, forests, scores
 from trainer import metric_curves, metrics
 
 
@@ -66,8 +66,8 @@ def test_a_class_without_people_is_not_evaluable(make_evidence):
 def test_one_class_alone_has_no_headline(make_evidence):
     level = scores.levels(make_evidence(subjects=(0, 0, 9, 0), slices=2))[0]
     assert level.rows[0].values[0] is None
-    ladder = scores.ladder((level,), None)
-    assert ladder.rungs[0].x is None
+    plot = forests.models((level,), None)
+    assert (plot.rungs[0].x, plot.rungs[0].entry.void) == (None, "not evaluable")
 
 
 def test_slice_level_data_has_one_level(make_evidence):
@@ -91,15 +91,6 @@ def test_broken_models_measure_nothing(evidence):
     assert not curves.curves(teacher, (level,)).teacher
 
 
-def test_ladder_places_models_and_the_gates_floor(evidence, levels):
-    ladder = scores.ladder(levels, evidence.decision)
-    assert (ladder.low, ladder.floor, ladder.floor_x) == (0.4, 0.7, 50.0)
-    student = ladder.rungs[0]
-    assert student.value == levels[0].rows[0].values[0]
-    assert student.x == pytest.approx(100 * (student.value - 0.4) / 0.6, abs=0.01)
-    assert scores.ladder((), evidence.decision) is None
-
-
 def test_captions_carry_the_areas_of_the_metrics(evidence, levels):
     found = curves.curves(evidence, levels)
     student = metric_curves.roc_curves(levels[0].probabilities["student"], levels[0].labels)
@@ -112,7 +103,7 @@ def test_captions_carry_the_areas_of_the_metrics(evidence, levels):
     )
     assert f"student\u00a0{average.classes[first].area:.3f}" in found.pr[0].note
     error = metrics.expected_calibration_error(levels[0].probabilities["student"], levels[0].labels)
-    assert f"student\u00a0{error:.3f}" in curves.calibration(levels)[0].note
+    assert f"student\u00a0{error:.3f}" in curves.calibration(evidence, levels)[0].note
 
 
 def test_drawn_precision_steps_have_the_average_precision_as_area(levels):
@@ -120,3 +111,34 @@ def test_drawn_precision_steps_have_the_average_precision_as_area(levels):
     for curve in metric_curves.precision_recall_curves(table, labels).classes:
         steps = curves._steps(curve)
         assert (np.diff(steps.x) * steps.y[1:]).sum() == pytest.approx(curve.area)
+
+
+def test_a_class_of_too_few_people_has_no_number_and_no_curve(make_evidence):
+    evidence = make_evidence(subjects=(21, 2, 21, 21), slices=2)
+    levels = scores.levels(evidence)
+    for level in levels:
+        assert [row.auc is None for row in level.classes] == [False, False, False, True]
+        expected = metrics.one_vs_rest_auc(level.probabilities["student"], level.labels)
+        student = next(row for row in level.rows if row.kind == "student")
+        assert student.values[0] == pytest.approx(np.delete(expected, 1).mean())
+    panel = curves.curves(evidence, levels).roc[3]
+    assert (panel.svg, panel.void) == (None, "2 people of this class")
+
+
+def test_undoing_the_temperature_gives_the_softmax_of_the_logits():
+    logits = np.random.default_rng(0).normal(0, 3, (50, 4))
+
+    def softmax(values):
+        powers = np.exp(values)
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    np.testing.assert_allclose(curves.uncalibrated(softmax(logits / 1.7), 1.7), softmax(logits))
+
+
+def test_reliability_before_the_temperature_is_drawn_beside(evidence, levels):
+    before = curves.uncalibrated(evidence.predictions.student, 1.37)
+    error = metrics.expected_calibration_error(before, evidence.predictions.labels)
+    by_slice = curves.calibration(evidence, levels)[2]
+    assert f"uncalibrated\u00a0{error:.3f}" in by_slice.note
+    bare = dataclasses.replace(evidence, calibrations={})
+    assert "uncalibrated" not in curves.calibration(bare, levels)[2].note

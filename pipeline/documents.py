@@ -1,0 +1,32 @@
+"""The documents of a run: its evidence, its report and its model card."""
+
+import dataclasses
+
+from components.report import card, html, storage
+from components.report.evidence import Evidence
+from pipeline.evidence import override_of, put_live
+from pipeline.runs import RunFolder
+from pipeline.workspace import Workspace
+from registry.local import LocalRegistry
+
+
+def publish(found: Evidence, folder: RunFolder) -> None:
+    """Keeps the evidence, and writes report and model card from it, into the run's folder."""
+    storage.save(found, folder.evidence)
+    html.write(found, folder.report)
+    card.write(found, folder.path)
+
+
+def saved(folder: RunFolder, workspace: Workspace) -> Evidence:
+    """The evidence that a run left, with an override that came after it.
+
+    Raises:
+        EvidenceError: there is none, or it cannot be read.
+    """
+    found, record = storage.load(folder.evidence), folder.read()
+    if record.override is None:
+        return found
+    live = LocalRegistry(workspace.registry, folder.read_config().model_name).live()
+    return dataclasses.replace(
+        found, override=override_of(record), pushed=put_live(record, live) or found.pushed
+    )
