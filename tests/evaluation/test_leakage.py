@@ -10,6 +10,7 @@ from evaluation import leakage
 from evaluation.config import LeakageSettings
 from evaluation.leakage_pairs import SplitImages
 from evaluation.outcome import Outcome, to_json
+from schema.features import SPLITS
 from tests.evaluation.leaking import by_person, by_slice, joined, phantom, take
 
 ALONE = {
@@ -75,6 +76,10 @@ def test_a_split_by_slice_is_refused_and_people_are_named(people):
     assert worst.a.subject == worst.b.subject
     assert abs(worst.a.slice_index - worst.b.slice_index) == 1
     assert str(worst) in alike
+    alone = leakage.check(by_slice(people), ALONE["correlation"]).pairs
+    assert len(alone) == leaks.decision.details["found"]["correlation"]
+    val, test = (len({pair.b for pair in alone if pair.b.split == name}) for name in SPLITS[1:])
+    assert f"(images concerned: {val} of val, {test} of test)" in alike
     assert worst.layers[-1] == "correlation"
 
 
