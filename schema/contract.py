@@ -6,6 +6,7 @@ because it is always 1, and it lists every subject as a legal value of `subject_
 """
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -63,12 +64,30 @@ def load(path: Path = CURATED) -> Schema:
     Raises:
         CortexflowError: there is no such file, or it is no schema; names line and column.
     """
+    if path.is_dir() or not path.exists():
+        raise CortexflowError(_nothing_at(path))
     try:
         return text_format.Parse(path.read_text(), schema_pb2.Schema())
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise CortexflowError(
             f"{path} is no schema: {error}. Give a .pbtxt that `cortexflow schema infer` wrote."
         ) from error
+
+
+def _nothing_at(path: Path) -> str:
+    """What to say of a folder, or of a name that is mistyped."""
+    if path.is_dir():
+        found = sorted(file.name for file in path.glob("*.pbtxt"))
+        inside = f"It holds {', '.join(found)}: give" if found else "Give"
+        return f"{path} is a folder, no schema. {inside} the .pbtxt itself."
+    near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
+    meant = f"did you mean {path.with_name(near[0])}?" if near else "check the path."
+    return f"There is no schema {path}: {meant}"
+
+
+def _names_beside(path: Path) -> list[str]:
+    folder = path.parent
+    return [file.name for file in folder.glob("*.pbtxt")] if folder.is_dir() else []
 
 
 def render(schema: Schema) -> str:

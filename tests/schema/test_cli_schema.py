@@ -62,6 +62,29 @@ def test_errors_reach_the_command_line(tmp_path):
         typed("diff", tmp_path / "absent.pbtxt")
 
 
+def test_diff_shows_comparators(tmp_path):
+    schema = contract.load()
+    entropy = next(f for f in schema.feature if f.name == "descriptor/entropy")
+    entropy.drift_comparator.jensen_shannon_divergence.threshold = 0.3
+    entropy.ClearField("skew_comparator")
+    (tmp_path / "other.pbtxt").write_text(contract.render(schema))
+    result = typed("diff", contract.CURATED, tmp_path / "other.pbtxt")
+    assert result.exit_code == 2
+    assert result.output.splitlines() == [
+        "~ descriptor/entropy: drift_comparator.jensen_shannon_divergence.threshold: 0.6 → 0.3",
+        "- descriptor/entropy: skew_comparator.jensen_shannon_divergence.threshold = 0.6",
+    ]
+
+
+def test_a_mistyped_path_is_told_what_is_near(draft):
+    with pytest.raises(CortexflowError, match=r"no schema .*darft\.pbtxt: did you mean .*draft"):
+        typed("diff", draft.with_name("darft.pbtxt"))
+    with pytest.raises(CortexflowError, match=r"folder, no schema\. It holds draft\.pbtxt"):
+        typed("diff", draft.parent)
+    with pytest.raises(CortexflowError, match=r"nowhere/a\.pbtxt: check the path"):
+        typed("diff", draft.parent / "nowhere" / "a.pbtxt")
+
+
 @pytest.mark.parametrize("command", ["infer", "diff"])
 def test_help_shows_examples(command):
     said = typed(command, "--help").output
