@@ -19,7 +19,7 @@ HEADINGS = {
         "The data break their contract in {count} place(s): {reasons}. Mend the data, or change "
         "the schema on purpose (`cortexflow schema diff` shows what differs)."
     ),
-    "leakage": "The same people stand on both sides of the split: {reasons}.",
+    "leakage": "The leak check refused the data: {reasons}.",
     "drift": (
         "The data have drifted: {reasons}. Find out why; to train on them on purpose: "
         "--set drift.on_drift=report."

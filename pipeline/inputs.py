@@ -250,6 +250,7 @@ def training_inputs(
         checkpoint_digest=checkpoint_digest,
         checkpoints=str(workspace.checkpoints),
         registry=str(workspace.registry),
+        touches=str(workspace.touches),
         live_version=baseline,
         data_code=code_digest("schema", "components/image_example_gen.py"),
         training_code=code_digest("schema", "trainer"),

@@ -1,8 +1,10 @@
 """The training DAG: one function from one config, the same for every runner.
 
 ImageExampleGen ─▶ StatisticsGen ─▶ SchemaGen (first use) or the curated schema
-                                └─▶ ExampleValidator ─▶ AnomalyGate (stops the run)
+                                └─▶ ExampleValidator ─▶ AnomalyGate
+                └─▶ LeakageCheck · DriftGate            all three ─▶ StopOnBadData
 Pretrainer (SimCLR) or Checkpoint ─▶ Teacher (LARS fine-tune) ─▶ Student (distillation)
+                                └─▶ ShuffleControl (the same tail, labels that mean nothing)
 LiveModel ─▶ Evaluator (TFMA) · Predictor ─▶ ModelGate ─▶ StopOnRefusal ─▶ Pusher
 """
 
@@ -23,11 +25,14 @@ from tfx.types import channel
 from tfx.types.standard_artifacts import Model
 
 from components.anomaly_gate import AnomalyGate
+from components.drift_gate import DriftGate
 from components.image_example_gen import ImageExampleGen
+from components.leakage_check import LeakageCheck
 from components.live_model import LiveModel
 from components.model_gate import ModelGate
 from components.predictor import Predictor
 from components.registry_pusher import RegistryPusher
+from components.shuffle_control import ShuffleControl
 from components.stop_on_bad_data import StopOnBadData
 from components.stop_on_refusal import StopOnRefusal
 from pipeline.config import PipelineConfig
@@ -55,6 +60,7 @@ class Inputs:
         checkpoint_digest: hash of its weights; the importer's cache knows its path alone.
         checkpoints: folder for resumable training state, equal for all attempts of a run.
         registry: root folder of the model registry.
+        touches: folder of the record of who judged which candidate.
         live_version: what is live when the run starts; part of LiveModel's cache key.
         data_code: hash of the code that describes images; edited code must not be answered from
             the cache, which knows settings and inputs alone.
@@ -71,6 +77,7 @@ class Inputs:
     schema_file: str | None
     checkpoints: str
     registry: str
+    touches: str
     checkpoint: str | None = None
     checkpoint_digest: str = ""
     live_version: str = ""
@@ -97,13 +104,17 @@ def create_training_pipeline(
     Returns:
         A TFX pipeline for any runner.
     """
-    nodes = _data_nodes(inputs)
+    nodes = _data_nodes(config, inputs)
     examples = nodes[0].outputs["examples"]
-    gate = nodes[-1]
+    stop = nodes[-1]
     stages = _stage_nodes(config, inputs, examples)
-    stages[0].add_upstream_node(gate)
+    stages[0].add_upstream_node(stop)
     nodes += stages
-    nodes += _judging_nodes(config, inputs, examples, teacher=stages[-2], student=stages[-1])
+    control = _control_node(config, inputs, examples, stages)
+    if control is not None:
+        control.add_upstream_node(stop)
+        nodes.append(control)
+    nodes += _judging_nodes(config, inputs, examples, stages, control)
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=pipeline_root,
@@ -114,8 +125,8 @@ def create_training_pipeline(
     )
 
 
-def _data_nodes(inputs: Inputs) -> list[BaseNode]:
-    """Examples, their statistics, their contract, and the gate that holds them to it."""
+def _data_nodes(config: PipelineConfig, inputs: Inputs) -> list[BaseNode]:
+    """Examples, their statistics, their contract, and what must be true of them, last the stop."""
     examples = ImageExampleGen(inputs.dataset, inputs.splits, inputs.span, inputs.data_code)
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     inferred = SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=True)
@@ -127,9 +138,29 @@ def _data_nodes(inputs: Inputs) -> list[BaseNode]:
     validator = ExampleValidator(
         statistics=statistics.outputs["statistics"], schema=contract.outputs["schema"]
     )
-    gate = AnomalyGate(anomalies=validator.outputs["anomalies"], code=inputs.judging_code)
-    stop = StopOnBadData(anomalies=gate.outputs["decision"], leaked=int(inputs.leaked))
-    return [*nodes, validator, gate, stop]
+    anomalies = AnomalyGate(anomalies=validator.outputs["anomalies"], code=inputs.judging_code)
+    leakage = LeakageCheck(
+        examples=examples.outputs["examples"],
+        splits=",".join(inputs.splits),
+        settings=config.leakage.model_dump_json(),
+        code=inputs.judging_code,
+    )
+    drift = DriftGate(
+        examples=examples.outputs["examples"],
+        schema=contract.outputs["schema"],
+        dataset=inputs.dataset,
+        classes=",".join(inputs.classes),
+        leaked=int(inputs.leaked),
+        settings=config.drift.model_dump_json(),
+        code=inputs.judging_code,
+    )
+    stop = StopOnBadData(
+        anomalies=anomalies.outputs["decision"],
+        leakage=leakage.outputs["decision"],
+        drift=drift.outputs["decision"],
+        leaked=int(inputs.leaked),
+    )
+    return [*nodes, validator, anomalies, leakage, drift, stop]
 
 
 def _stage_nodes(
@@ -171,15 +202,37 @@ def _stage_nodes(
     return nodes
 
 
+def _control_node(
+    config: PipelineConfig, inputs: Inputs, examples: channel.Channel, stages: list[BaseNode]
+) -> BaseNode | None:
+    """The pipeline's tail once more, from the same encoder, where the config asks for it."""
+    if not config.control.shuffle:
+        return None
+    *before, _, _ = stages
+    base = {}
+    if before:
+        key = "result" if inputs.checkpoint is not None else "model"
+        base = {"base_model": before[-1].outputs[key]}
+    return ShuffleControl(
+        examples=examples,
+        teacher=config.teacher.model_dump_json(),
+        student=config.student.model_dump_json(),
+        classes=",".join(inputs.classes),
+        settings=config.control.model_dump_json(),
+        code=f"{inputs.training_code}-{inputs.judging_code}",
+        **base,
+    )
+
+
 def _judging_nodes(
     config: PipelineConfig,
     inputs: Inputs,
     examples: channel.Channel,
-    *,
-    teacher: Trainer,
-    student: Trainer,
+    stages: list[BaseNode],
+    control: BaseNode | None,
 ) -> list[BaseNode]:
     """Baseline, evaluation, gate, and the push that only a passed gate allows."""
+    *_, teacher, student = stages
     place = {"registry": inputs.registry, "model_name": config.model_name}
     live = LiveModel(**place, version=inputs.live_version)
     evaluator = Evaluator(
@@ -197,7 +250,7 @@ def _judging_nodes(
         train_split=TRAIN,
         val_split=VAL,
         eval_split=TEST,
-        touches="",
+        touches=inputs.touches,
         code=inputs.judging_code,
     )
     gate = ModelGate(
@@ -208,6 +261,7 @@ def _judging_nodes(
         settings=config.gate.model_dump_json(),
         leaked=int(inputs.leaked),
         code=inputs.judging_code,
+        **({} if control is None else {"control": control.outputs["decision"]}),
     )
     stop = StopOnRefusal(decision=gate.outputs["decision"])
     pusher = RegistryPusher(

@@ -39,6 +39,11 @@ class Workspace:
         return self.root / "registry"
 
     @property
+    def touches(self) -> Path:
+        """Which candidates have been judged by which test people."""
+        return self.root / "touches"
+
+    @property
     def runs(self) -> Path:
         """One folder per run."""
         return self.root / "runs"

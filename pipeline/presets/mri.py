@@ -8,6 +8,7 @@ macro AUC over the three classes that can be evaluated (floor .70: it passes), t
 total CSF .78: the network has not learnt more than that one hand-made number tells.
 """
 
+from evaluation.config import ControlSettings
 from pipeline.config import DataSettings, PipelineConfig
 from trainer.config import DistilSettings, FinetuneSettings, InputSettings, PretrainSettings
 
@@ -19,4 +20,5 @@ CONFIG = PipelineConfig(
     pretrain=PretrainSettings(input=INPUT),
     teacher=FinetuneSettings(input=INPUT, epochs=20),
     student=DistilSettings(input=INPUT, epochs=30),
+    control=ControlSettings(shuffle=True),
 )
