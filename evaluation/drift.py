@@ -209,7 +209,8 @@ def _reason(comparison: Comparison, mix: str) -> str:
     paired = f"; {comparison.in_both} people stand in both" if comparison.in_both else ""
     drifted = comparison.drifted
     if not drifted:
-        seen = [feature.seen_from for feature in comparison.features if feature.kind == "numeric"]
+        numbers = [feature for feature in comparison.features if feature.kind == "numeric"]
+        seen = [feature.seen_from for feature in numbers if len(feature.reference) > 1]
         power = f"; divergences from {min(seen):.3f} to {max(seen):.3f} would show" if seen else ""
         return f"{pair}: no drift found{power}{paired}"
     more = len(drifted) - TOLD

@@ -149,6 +149,8 @@ def test_correction_counts_what_can_differ():
     assert smallest.adjusted_p == pytest.approx(min(8 * smallest.p, 1))
     assert by_name["constant"].adjusted_p == by_name["constant"].p == 1
     assert by_name["constant"].reference == pytest.approx((1.0,))
+    seen = sorted(feature.seen_from for feature in found.features if feature.name != "constant")
+    assert f"divergences from {seen[0]:.3f} to {seen[-1]:.3f} would show" in found.reason
 
 
 @pytest.mark.parametrize(("before", "after"), [(19, 40), (40, 19), (3, 4), (0, 30)])
