@@ -104,8 +104,6 @@ def _decision(evidence: Evidence) -> Iterator[Block]:
     yield Text(f"{told.title}. {told.lead}", strong=True)
     if told.reasons:
         yield bullets(told.reasons)
-    if evidence.override is not None:
-        yield Text(verdict.overridden(evidence.override), strong=True)
     if pushed is not None:
         live = "was live" if pushed.live else "was not live"
         yield Text(f"In the registry as version {pushed.version}, which {live} at this writing.")
@@ -124,7 +122,7 @@ def _asked(caption: str, decision: Decision) -> Table:
             if check.low is not None
             else measure(check.value),
             bound(check.bound),
-            check.detail,
+            verdict.told(check),
         )
         for check in decision.checks
     ]

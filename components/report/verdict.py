@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from components.report.evidence import Evidence, Override
 from components.report.judgement import Interval, Judgement, finite
 from components.report.words import moment
-from evaluation.outcome import Outcome
+from evaluation.outcome import Check, Outcome
 
 MAX_REASONS = 8
 ANSWERS = {
@@ -129,11 +129,16 @@ def checks(evidence: Evidence, judged: Judgement) -> tuple[CheckRow, ...]:
             *ANSWERS[check.outcome],
             Interval(check.value, finite(check.low), finite(check.high)),
             check.bound,
-            check.detail,
+            told(check),
             check.name in judged.final,
         )
         for check in asked
     )
+
+
+def told(check: Check) -> str:
+    """A check's answer in words, where they say more than its number and interval."""
+    return "" if check.passed and check.low is not None else check.detail
 
 
 def margins(evidence: Evidence) -> dict[str, float]:

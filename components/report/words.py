@@ -37,7 +37,7 @@ def interval(of: Interval | None) -> str:
 
 def ends(of: Interval | None) -> str:
     """The ends of an interval, [0.790, 0.891], or nothing."""
-    return f"[{of.low:.3f}, {of.high:.3f}]" if of is not None and of.known else ""
+    return f"[{of.low:.3f},\u00a0{of.high:.3f}]" if of is not None and of.known else ""
 
 
 def bound(value: float | None) -> str:
