@@ -32,7 +32,7 @@ def override(
     Name and reason are kept in the version's manifest, the registry's history, ML Metadata and the
     run, and stand on report and model card from then on. A leaking split and NaN stay refused.
     """
-    from pipeline import overrides, runs
+    from pipeline import documents, overrides, runs
     from pipeline.workspace import Workspace
 
     place = Workspace.at(workspace)
@@ -46,6 +46,7 @@ def override(
         typer.echo(f"Would put its student live, on the word of {who!r}. Nothing was changed.")
         return
     record, version = overrides.override(config, place, folder, who=who, reason=reason)
+    documents.publish(documents.saved(folder, place), folder)
     typer.secho(
         f"Version {version.number} of {version.name} is live by an override of {who}: {reason}",
         fg=typer.colors.YELLOW,

@@ -158,13 +158,14 @@ def report(
     cortexflow report
     cortexflow report latest --out report.html
     """
-    from components.report import html, storage
-    from pipeline import runs
+    from components.report import html
+    from pipeline import documents, runs
     from pipeline.workspace import Workspace
 
-    folder = runs.find(Workspace.at(workspace), run_id)
+    place = Workspace.at(workspace)
+    folder = runs.find(place, run_id)
     target = out or folder.report
-    html.write(storage.load(folder.evidence), target)
+    html.write(documents.saved(folder, place), target)
     typer.echo(target)
 
 

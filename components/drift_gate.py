@@ -98,16 +98,18 @@ def judge(
         asked: the comparisons.
         classes: class names by label.
         schema: its comparators are evaluated where there are people enough.
-        settings: of the comparisons.
+        settings: of the comparisons; `level` is shared out among them, so that it is the chance
+            of any false alarm in a run (Bonferroni).
 
     Returns:
         The decision, and `drift.json`: settings, and for each comparison its fields as in
         `evaluation.drift.Comparison`, `kind`, `refuses`, and the comparators' distances.
     """
     checks, told = [], []
+    shared = settings.model_copy(update={"level": settings.level / max(len(asked), 1)})
     for contrast in asked:
         pair = grouped(contrast.reference, contrast.current, contrast.names, classes)
-        comparison = compare(*pair, settings)
+        comparison = compare(*pair, shared)
         fixed = []
         if comparison.outcome is not Outcome.INSUFFICIENT:
             fixed = _distances(contrast, schema)

@@ -28,7 +28,7 @@ class DriftSettings(Settings):
     """How two groups of people are compared by what their images look like."""
 
     on_drift: Literal["refuse", "report"] = "refuse"
-    level: float = Field(0.01, gt=0.0, lt=0.5)  # chance of any false alarm in one comparison
+    level: float = Field(0.01, gt=0.0, lt=0.5)  # chance of any false alarm in a run
     permutations: PositiveInt = 9999
     bins: int = Field(10, ge=2)
     min_people: PositiveInt = 20  # in each group; below: "insufficient data"

@@ -25,7 +25,7 @@ from evaluation.predictions import SplitTable
 BY_SUBJECT = "evaluated by subject"
 NO_LEAKS = "split without known leaks"
 FINITE = "finite probabilities"
-FINAL = (BY_SUBJECT, NO_LEAKS, FINITE)  # no name and no reason overrides these
+FINAL = (NO_LEAKS, FINITE)  # no name and no reason overrides these
 
 
 def decide(

@@ -195,13 +195,12 @@ def _report(
     record: RunRecord,
     dataset: Path | None,
 ) -> RunRecord:
-    """Collects the evidence of whatever was done, and writes the report."""
-    from components.report import html, storage
+    """Collects the evidence of whatever was done; writes the report and the model card."""
+    from pipeline import documents
     from pipeline.evidence import collect
 
     found = collect(config, workspace, record, dataset)
-    storage.save(found, folder.evidence)
-    html.write(found, folder.report)
+    documents.publish(found, folder)
     live = LocalRegistry(workspace.registry, config.model_name).live()
     versions = {
         "pushed_version": found.pushed.version if found.pushed else None,

@@ -14,9 +14,18 @@ from schema.errors import CortexflowError
 
 ROOT = Path(__file__).resolve().parents[2]
 PANELS = {
-    "Data": ["ingest", "phantom", "schema"],
-    "Pipeline": ["run", "runs", "show", "report"],
-    "Models": ["predict", "versions", "promote", "rollback", "history", "verify", "checkpoint"],
+    "Data": ["ingest", "phantom", "schema", "leakage", "drift"],
+    "Pipeline": ["run", "runs", "show", "report", "card", "study", "control"],
+    "Models": [
+        "predict",
+        "versions",
+        "promote",
+        "rollback",
+        "history",
+        "verify",
+        "override",
+        "checkpoint",
+    ],
 }
 HEAVY = ("apache_beam", "matplotlib", "numpy", "pandas", "pydantic", "scipy", "tensorflow", "tfx")
 

@@ -17,8 +17,8 @@ from schema.descriptors import NAMES
 from schema.errors import CortexflowError
 
 CLASSES = ("Mild", "None")
-QUICK = DriftSettings(permutations=2399)
-REPORT = DriftSettings(permutations=2399, on_drift="report")
+QUICK = DriftSettings(permutations=6999)
+REPORT = DriftSettings(permutations=6999, on_drift="report")
 
 
 def people(
