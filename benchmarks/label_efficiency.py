@@ -192,7 +192,8 @@ def pretrained(plan: Plan, seed: int, splits: dict[str, "Examples"], folder: Pat
 
     path, settings = folder / "encoder", plan.stages(seed, ALL)["pretrain"]
     if not path.is_dir():
-        made = as_bundle(pretrain(settings, splits["train"], splits["val"], quiet()), settings)
+        trained = pretrain(settings, splits["train"], splits["val"], quiet())
+        made = trained.as_bundle(settings)
         bundle.save(path, made.model, made.description, list(made.history))
     return bundle.load(path, kind="encoder")
 
@@ -229,7 +230,7 @@ def measure(
 
     teacher = trained("teacher", finetune, encoder, few)
     trained("scratch", finetune, None, few)
-    trained("student", distil, as_bundle(teacher, stages["teacher"], classes), hidden)
+    trained("student", distil, teacher.as_bundle(stages["teacher"], classes), hidden)
     auc["total CSF"] = subject_auc(csf_baseline(few, splits["test"], classes), splits["test"])
     return {
         "seed": seed,
@@ -295,23 +296,6 @@ def csf_baseline(train: "Examples", test: "Examples", classes: tuple[str, ...]) 
         )
 
     return total_csf(table(train), table(test), len(classes))
-
-
-def as_bundle(
-    trained: "Trained", settings: StageSettings, classes: tuple[str, ...] = ()
-) -> "Bundle":
-    """A trained model as the next stage takes it."""
-    from trainer.bundle import Bundle, Description
-
-    description = Description(
-        kind=trained.kind,
-        architecture=trained.architecture.model_dump(mode="json"),
-        input=settings.input,
-        classes=classes,
-        stage=settings.model_dump(mode="json"),
-        temperature=trained.temperature,
-    )
-    return Bundle(trained.model, description, tuple(trained.history), digest="")
 
 
 def quiet():

@@ -24,7 +24,7 @@ from evaluation.config import ControlSettings
 from evaluation.outcome import Check, Decision, Outcome, concluded
 from schema.features import SPLITS
 from trainer import bundle, examples, validation
-from trainer.bundle import Bundle, Description
+from trainer.bundle import Bundle
 from trainer.config import (
     DistilSettings,
     ExecutionSettings,
@@ -130,7 +130,7 @@ def rerun(
     try:
         with _last_epochs_are_meant():
             taught = finetune(first, train, val, base=base, **common)
-            learnt = distil(second, train, val, base=_bundle(taught, first, classes), **common)
+            learnt = distil(second, train, val, base=taught.as_bundle(first, classes), **common)
     except TrainingDiverged as error:
         return _insufficient("a training that ends well", str(error))
     told: dict[str, dict[str, control.People]] = {"student": {}, "teacher": {}, "neighbour": {}}
@@ -187,17 +187,6 @@ def _last_epochs_are_meant() -> Iterator[None]:
 def _owned(of: examples.Examples) -> np.ndarray:
     """The label of each person."""
     return of.labels[np.unique(of.subjects.astype(str), return_index=True)[1]]
-
-
-def _bundle(trained: Trained, settings: FinetuneSettings, classes: Sequence[str]) -> Bundle:
-    """The teacher as its student takes it."""
-    description = Description(
-        kind=trained.kind,
-        architecture=trained.architecture.model_dump(mode="json"),
-        input=settings.input,
-        classes=tuple(classes),
-    )
-    return Bundle(trained.model, description, tuple(trained.history), digest="")
 
 
 def _insufficient(name: str, detail: str) -> Decision:

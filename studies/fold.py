@@ -16,11 +16,9 @@ from trainer.config import (
     InputSettings,
     OptimizerSettings,
     PretrainSettings,
-    StageSettings,
 )
 
 if TYPE_CHECKING:
-    from trainer.bundle import Bundle
     from trainer.examples import Examples
     from trainer.loop import Workspace
     from trainer.stages.trained import Trained
@@ -155,7 +153,7 @@ def _with_networks(task: Task, settings: Stages, folder: Path) -> dict[str, Floa
         train,
         val,
         classes=CLASSES,
-        base=_bundle(encoder, settings.pretrain),
+        base=encoder.as_bundle(settings.pretrain),
         workspace=_workspace(folder / "teacher"),
     )
     student = distil(
@@ -163,7 +161,7 @@ def _with_networks(task: Task, settings: Stages, folder: Path) -> dict[str, Floa
         train,
         val,
         classes=CLASSES,
-        base=_bundle(teacher, settings.teacher, CLASSES),
+        base=teacher.as_bundle(settings.teacher, CLASSES),
         workspace=_workspace(folder / "student"),
     )
     return {
@@ -204,21 +202,6 @@ def _together(task: Task, first: Floats, second: Floats) -> Floats:
         each = np.log(clipped / (1 - clipped))
         odds.append((each - each[task.val].mean()) / max(each[task.val].std(), 1e-6))
     return 1 / (1 + np.exp(-np.mean(odds, axis=0)))
-
-
-def _bundle(trained: "Trained", settings: StageSettings, classes: tuple[str, ...] = ()) -> "Bundle":
-    """A trained model as the next stage takes it."""
-    from trainer.bundle import Bundle, Description
-
-    description = Description(
-        kind=trained.kind,
-        architecture=trained.architecture.model_dump(mode="json"),
-        input=settings.input,
-        classes=classes,
-        stage=settings.model_dump(mode="json"),
-        temperature=trained.temperature,
-    )
-    return Bundle(trained.model, description, tuple(trained.history), digest="")
 
 
 def _workspace(folder: Path) -> "Workspace":

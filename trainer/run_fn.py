@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import bundle, checkpointing, examples, export, litert, loop
-from trainer.bundle import Bundle, Description
+from trainer.bundle import Bundle
 from trainer.config import (
     DistilSettings,
     FinetuneSettings,
@@ -204,16 +204,7 @@ def _export(job: Job, trained: Trained, train: Examples, held_out: Examples | No
             temperature=trained.temperature,
             quantized=trained.quantized,
         )
-    description = Description(
-        kind=trained.kind,
-        architecture=trained.architecture.model_dump(mode="json"),
-        input=settings.input,
-        classes=tuple(classes),
-        severity=job.severity if classes else None,
-        stage=settings.model_dump(mode="json"),
-        temperature=trained.temperature,
-        calibration=trained.calibration,
-    )
+    description = trained.described(settings, classes, job.severity)
     bundle.save(
         bundle.beside(str(job.serving_model_dir)), trained.model, description, trained.history
     )

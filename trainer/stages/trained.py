@@ -1,11 +1,13 @@
 """What every stage hands back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 
-from trainer.config import Settings
+from trainer.bundle import Bundle, Description
+from trainer.config import Settings, StageSettings
 
 
 @dataclass(frozen=True)
@@ -29,3 +31,32 @@ class Trained:
     temperature: float = 1.0
     calibration: dict[str, float] = field(default_factory=dict)
     quantized: keras.Model | None = None
+
+    def described(
+        self,
+        settings: StageSettings,
+        classes: Sequence[str] = (),
+        severity: Sequence[str] | None = None,
+    ) -> Description:
+        """What is written beside the weights.
+
+        Args:
+            settings: the stage's.
+            classes: names in the order of the outputs; none for an encoder.
+            severity: the classes in ordinal order, or `None`.
+        """
+        return Description(
+            kind=self.kind,
+            architecture=self.architecture.model_dump(mode="json"),
+            input=settings.input,
+            classes=tuple(classes),
+            severity=tuple(severity) if classes and severity else None,
+            stage=settings.model_dump(mode="json"),
+            temperature=self.temperature,
+            calibration=self.calibration,
+        )
+
+    def as_bundle(self, settings: StageSettings, classes: Sequence[str] = ()) -> Bundle:
+        """The model as the next stage takes it, without a detour over files."""
+        description = self.described(settings, classes)
+        return Bundle(self.model, description, tuple(self.history), digest="")
