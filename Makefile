@@ -55,8 +55,8 @@ format: .venv/.synced ## Rewrite the code in the project's style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: .venv/.synced ## Run the short benchmarks: ingest, phantom, descriptors (minutes)
-	@for name in descriptors ingest phantom; do \
+bench: .venv/.synced ## Run the short benchmarks: descriptors, gate, ingest, phantom (minutes)
+	@for name in descriptors gate ingest phantom; do \
 		echo "== $$name"; $(BIN)/python -m "benchmarks.$$name" || exit 1; done
 
 bench-training: .venv/.synced ## Compare training steps with their peers' (an hour or more on two cores)
