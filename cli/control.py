@@ -61,10 +61,12 @@ def shuffle(
     numbers and a picture are kept in the run's folder, under controls/.
     """
     from cli import progress
-    from pipeline import controls
-    from pipeline.workspace import Workspace
 
-    found = controls.plan(Workspace.at(workspace), run_id, epochs=epochs, seed=seed)
+    with progress.quiet_tensorflow():
+        from pipeline import controls
+        from pipeline.workspace import Workspace
+
+        found = controls.plan(Workspace.at(workspace), run_id, epochs=epochs, seed=seed)
     _say_plan(found)
     if dry_run:
         typer.echo("Nothing was trained (--dry-run).")

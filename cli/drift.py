@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from evaluation.drift import Comparison, FeatureDrift
     from ingest.datasets import Dataset
 
@@ -169,11 +171,21 @@ def _show(answer: "Comparison", *, leaked: bool) -> None:
             Text("LEAKED: this split is the release's own and shares people.", style="bold red")
         )
     if answer.outcome is Outcome.INSUFFICIENT:
-        console.print(Text(f"{answer.reason}.", style="yellow"), soft_wrap=True)
+        _say(console, answer)
         return
     console.print(_table(answer))
-    styles = {Outcome.PASSED: "green", Outcome.REFUSED: "red"}
-    console.print(Text(f"{answer.reason}.", style=styles[answer.outcome]), soft_wrap=True)
+    _say(console, answer)
+
+
+def _say(console: "Console", answer: "Comparison") -> None:
+    """The last line, as every command ends that judges: the outcome, then why."""
+    from rich.text import Text
+
+    from cli.tables import COLOURS
+
+    outcome = answer.outcome.value
+    told = Text(f": {answer.reason}.")
+    console.print(Text(outcome, style=f"bold {COLOURS[outcome]}"), told, sep="", soft_wrap=True)
 
 
 def _table(answer: "Comparison"):
@@ -192,7 +204,7 @@ def _table(answer: "Comparison"):
         table.add_column(name, no_wrap=True, min_width=width)
     for name in ("JSD", "chance", "adj. p"):
         table.add_column(name, no_wrap=True, justify="right", min_width=max(len(name), 4))
-    table.add_column("from → to", no_wrap=True)
+    table.add_column("from → to", overflow="fold")
     for feature in sorted(answer.features, key=lambda feature: (feature.p, -feature.divergence)):
         table.add_row(
             "●" if feature.drifted else "",

@@ -32,8 +32,11 @@ def override(
     Name and reason are kept in the version's manifest, the registry's history, ML Metadata and the
     run, and stand on report and model card from then on. A leaking split and NaN stay refused.
     """
-    from pipeline import documents, overrides, runs
-    from pipeline.workspace import Workspace
+    from cli import progress
+
+    with progress.quiet_tensorflow():
+        from pipeline import documents, overrides, runs
+        from pipeline.workspace import Workspace
 
     place = Workspace.at(workspace)
     folder = runs.find(place, run_id)
@@ -45,8 +48,9 @@ def override(
     if dry_run:
         typer.echo(f"Would put its student live, on the word of {who!r}. Nothing was changed.")
         return
-    record, version = overrides.override(config, place, folder, who=who, reason=reason)
-    documents.publish(documents.saved(folder, place), folder)
+    with progress.quiet_tensorflow():
+        record, version = overrides.override(config, place, folder, who=who, reason=reason)
+        documents.publish(documents.saved(folder, place), folder)
     typer.secho(
         f"Version {version.number} of {version.name} is live by an override of {who}: {reason}",
         fg=typer.colors.YELLOW,

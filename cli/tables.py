@@ -202,19 +202,25 @@ def show_runs(records: list[RunRecord]) -> None:
     if not records:
         console.print("No runs yet. Start one: cortexflow run quickstart")
         return
-    table = Table(box=None, padding=(0, 2))
-    for column in ("run", "outcome", "started (UTC)", "seconds", "version", "reason"):
-        table.add_column(column, justify="right" if column in ("seconds", "version") else "left")
-    for record in records:
-        table.add_row(
-            record.id,
-            Text(record.status, style=COLOURS.get(record.status, "")),
-            f"{record.started:%Y-%m-%d %H:%M}",
-            f"{record.seconds:.0f}",
-            str(record.pushed_version or ""),
-            Text(record.reason, overflow="ellipsis", no_wrap=True),
-        )
+    wide = console.width >= WIDE
+    columns = ["run", "outcome", *(["started (UTC)", "seconds"] if wide else []), "version"]
+    rows = [_run_row(record, wide=wide) for record in records]
+    table = Table(box=None, padding=(0, 2) if wide else (0, 1, 0, 0))
+    for place, column in enumerate(columns):
+        side = "right" if column in ("seconds", "version") else "left"
+        width = max(len(column), *(len(row[place]) for row in rows))
+        table.add_column(column, justify=side, min_width=width)  # only the reason is cut
+    table.add_column("reason", overflow="ellipsis", no_wrap=True)
+    for record, row in zip(records, rows, strict=True):
+        row[1].stylize(COLOURS.get(record.status, ""))
+        table.add_row(*row, Text(record.reason))
     console.print(table)
+
+
+def _run_row(record: RunRecord, *, wide: bool) -> list[Text]:
+    version = str(record.pushed_version or "") + (" (overridden)" if record.override else "")
+    when = [f"{record.started:%Y-%m-%d %H:%M}", f"{record.seconds:.0f}"] if wide else []
+    return [Text(told) for told in (record.id, record.status, *when, version)]
 
 
 def show_run(folder: RunFolder, workspace: Workspace) -> None:

@@ -3,10 +3,10 @@
 import dataclasses
 
 from components.report import card, html, storage
-from components.report.evidence import Evidence
-from pipeline.evidence import override_of, put_live
-from pipeline.runs import RunFolder
+from components.report.evidence import Evidence, Override, Pushed
+from pipeline.runs import RunFolder, RunRecord
 from pipeline.workspace import Workspace
+from registry.interface import Version
 from registry.local import LocalRegistry
 
 
@@ -30,3 +30,19 @@ def saved(folder: RunFolder, workspace: Workspace) -> Evidence:
     return dataclasses.replace(
         found, override=override_of(record), pushed=put_live(record, live) or found.pushed
     )
+
+
+def override_of(record: RunRecord) -> Override | None:
+    """Who let the run's model through."""
+    made = record.override
+    if made is None:
+        return None
+    return Override(made.who, made.reason, made.time.isoformat(timespec="seconds"))
+
+
+def put_live(record: RunRecord, live: Version | None) -> Pushed | None:
+    """The version that an override pushed; none of the run's nodes did."""
+    if record.override is None or record.pushed_version is None:
+        return None
+    number = record.pushed_version
+    return Pushed(number, live=live is not None and live.number == number)

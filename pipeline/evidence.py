@@ -19,6 +19,7 @@ from evaluation.predictions import SplitTable
 from ingest.datasets import read_dataset
 from pipeline import gate_records, lineage
 from pipeline.config import PipelineConfig
+from pipeline.documents import override_of, put_live
 from pipeline.lineage import ArtifactRef
 from pipeline.runs import RunRecord
 from pipeline.workspace import Workspace
@@ -94,22 +95,6 @@ def collect(
         override=override_of(record),
         lineage=_lineage(config, dataset, of("Student", "model", _weights)),
     )
-
-
-def override_of(record: RunRecord) -> report.Override | None:
-    """Who let the run's model through."""
-    made = record.override
-    if made is None:
-        return None
-    return report.Override(made.who, made.reason, made.time.isoformat(timespec="seconds"))
-
-
-def put_live(record: RunRecord, live: Version | None) -> report.Pushed | None:
-    """The version that an override pushed; none of the run's nodes did."""
-    if record.override is None or record.pushed_version is None:
-        return None
-    number = record.pushed_version
-    return report.Pushed(number, live=live is not None and live.number == number)
 
 
 def _run(record: RunRecord) -> report.Run:
