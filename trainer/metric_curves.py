@@ -4,7 +4,7 @@ Every function takes `probabilities` float[N, C] in [0, 1] and `labels` int[N] i
 raises ValueError as `trainer.metrics` does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ class Curves(NamedTuple):
     Attributes:
         classes: by label; None where a class has no positives or no negatives.
         micro: of all (example, class) pairs pooled.
-        macro: mean of the classes' curves over a common grid; None where no class has a curve.
+        macro: mean of the evaluable classes' curves over a common grid; None without any.
     """
 
     classes: tuple[Curve | None, ...]
@@ -42,14 +42,27 @@ class Curves(NamedTuple):
     macro: Curve | None
 
 
-def roc_curves(probabilities: ArrayLike, labels: ArrayLike) -> Curves:
-    """ROC curves, one-vs-rest. The macro area is `metrics.macro_auc`."""
-    return _curves(*checked(probabilities, labels), _roc)
+def roc_curves(
+    probabilities: ArrayLike, labels: ArrayLike, evaluable: Collection[int] | None = None
+) -> Curves:
+    """ROC curves, one-vs-rest.
+
+    Args:
+        probabilities, labels: as above.
+        evaluable: classes that the macro curve is the mean of; None: all that have a curve. Its
+            area is then `metrics.macro_auc` over the same classes.
+    """
+    return _curves(*checked(probabilities, labels), _roc, evaluable)
 
 
-def precision_recall_curves(probabilities: ArrayLike, labels: ArrayLike) -> Curves:
-    """Precision–recall curves, one-vs-rest. The macro area is `metrics.macro_average_precision`."""
-    return _curves(*checked(probabilities, labels), _precision_recall)
+def precision_recall_curves(
+    probabilities: ArrayLike, labels: ArrayLike, evaluable: Collection[int] | None = None
+) -> Curves:
+    """Precision–recall curves, one-vs-rest; the macro area is `metrics.macro_average_precision`.
+
+    Args as of `roc_curves`.
+    """
+    return _curves(*checked(probabilities, labels), _precision_recall, evaluable)
 
 
 def _roc(scores: Floats, positive: Booleans) -> Curve:
@@ -66,13 +79,22 @@ def _precision_recall(scores: Floats, positive: Booleans) -> Curve:
     return Curve(np.append(0.0, recall), np.append(1.0, precision), area)
 
 
-def _curves(table: Floats, truth: Integers, curve: Callable[[Floats, Booleans], Curve]) -> Curves:
+def _curves(
+    table: Floats,
+    truth: Integers,
+    curve: Callable[[Floats, Booleans], Curve],
+    evaluable: Collection[int] | None,
+) -> Curves:
     hot = one_hot(truth, table.shape[1])
     by_class = tuple(
         curve(scores, positive) if 0 < positive.sum() < positive.size else None
         for scores, positive in zip(table.T, hot.T, strict=True)
     )
-    found = [each for each in by_class if each is not None]
+    found = [
+        each
+        for label, each in enumerate(by_class)
+        if each is not None and (evaluable is None or label in evaluable)
+    ]
     macro = None
     if found:
         # Curves rise or fall upright at a tied x: the mean keeps both ends of each such step.

@@ -56,15 +56,30 @@ def curves(evidence: Evidence, levels: Sequence[Scores]) -> Curves | None:
     series = {name: (table, headline.labels) for name, table in headline.probabilities.items()}
     for at in beside:
         series["slices"] = (at.probabilities["student"], at.labels)
-    roc = {name: metric_curves.roc_curves(*answers) for name, answers in series.items()}
-    pr = {name: _stepped(metric_curves.precision_recall_curves(*of)) for name, of in series.items()}
+    counted = _counted(evidence.dataset, headline)  # the macro curve's area is the macro AUC
+    roc = {name: metric_curves.roc_curves(*of, counted) for name, of in series.items()}
+    pr = {
+        name: _stepped(metric_curves.precision_recall_curves(*of, counted))
+        for name, of in series.items()
+    }
     subjects = _subjects(evidence.dataset)
     return Curves(
         tuple(_roc(f"roc{position}", of, roc, headline) for position, of in enumerate(subjects)),
-        tuple(_pr(f"pr{position}", of, pr, headline) for position, of in enumerate(subjects)),
+        tuple(
+            _pr(f"pr{position}", of, pr, headline, counted) for position, of in enumerate(subjects)
+        ),
         "teacher" in headline.probabilities,
         bool(beside),
     )
+
+
+def _counted(dataset: Dataset, scores: Scores) -> list[int]:
+    """Labels of the evaluable classes."""
+    return [
+        label
+        for label, row in zip(dataset.order, scores.classes, strict=True)
+        if row.auc is not None
+    ]
 
 
 def _subjects(dataset: Dataset) -> list[_Subject]:
@@ -84,11 +99,17 @@ def _roc(
     return Panel(of.title, f"AUC: {areas}", svg, of.rank)
 
 
-def _pr(key: str, of: _Subject, found: Mapping[str, metric_curves.Curves], scores: Scores) -> Panel:
+def _pr(
+    key: str,
+    of: _Subject,
+    found: Mapping[str, metric_curves.Curves],
+    scores: Scores,
+    counted: Sequence[int],
+) -> Panel:
     lines, areas = _lines(of, found)
-    if not lines or _few(of, scores):
+    if not lines or _few(of, scores) or not counted:
         return _void(of, scores)
-    prevalence = _prevalence(of, scores)
+    prevalence = _prevalence(of, scores, counted)
     description = f"Precision over recall, {of.title}; average precision: {areas}"
     note = f"AP: {areas}; prevalence\u00a0{prevalence:.2f}"
     svg = figures.precision_recall(key, description, lines, prevalence)
@@ -123,17 +144,17 @@ def _thinned(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     return curve.x[kept], curve.y[kept]
 
 
-def _prevalence(of: _Subject, scores: Scores) -> float:
+def _prevalence(of: _Subject, scores: Scores, counted: Sequence[int]) -> float:
     """Precision of a guess: the share of positives (pooled, one in C pairs is positive).
 
-    The macro average takes the mean over classes present, as its curve does.
+    The macro average takes the mean over evaluable classes, as its curve does.
     """
     classes = scores.probabilities["student"].shape[1]
     if of.label is not None:
         return float((scores.labels == of.label).mean())
     if of.title.startswith("Micro"):
         return 1.0 / classes
-    return 1.0 / len(np.unique(scores.labels))
+    return float(np.isin(scores.labels, counted).mean()) / len(counted)
 
 
 def _few(of: _Subject, scores: Scores) -> bool:
