@@ -16,7 +16,7 @@ class ModelDecision(Artifact):
 
 
 class Predictions(Artifact):
-    """Per-image probabilities of one or more models on one split: `predictions.npz`."""
+    """Per-image probabilities of one or more models on each split: `predictions.npz`."""
 
     TYPE_NAME = "Predictions"
 

@@ -11,7 +11,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import ModelBlessing, ModelEvaluation
 
-from components.artifacts import ControlDecision, ModelDecision, Predictions
+from components.artifacts import ControlDecision, DataDecision, ModelDecision, Predictions
 from components.decisions import read_decision, write_decision
 from components.predictor import TOUCHES
 from evaluation import predictions
@@ -31,6 +31,7 @@ def ModelGate(  # noqa: N802 (a TFX node is named as a class)
     settings: Parameter[str],
     leaked: Parameter[int],
     code: Parameter[str],
+    leakage: InputArtifact[DataDecision] = None,
     control: InputArtifact[ControlDecision] = None,
 ):
     """TFX node: publishes blessing and decision. `classes`, `severity`: names joined by commas.
@@ -38,7 +39,8 @@ def ModelGate(  # noqa: N802 (a TFX node is named as a class)
     again.
 
     `evaluation` is the same student's TFMA result: an input so that no model is judged that the
-    Evaluator could not load and run. `control` is the label-shuffle control's answer, if it ran.
+    Evaluator could not load and run. `leakage` is the leak check's answer, `control` that of the
+    label-shuffle control, if they ran.
     """
     with fileio.open(os.path.join(predictions_table.uri, predictions.FILE), "rb") as file:
         tables = predictions.from_bytes(file.read())
@@ -49,6 +51,7 @@ def ModelGate(  # noqa: N802 (a TFX node is named as a class)
         GateSettings.model_validate_json(settings),
         severity=tuple(severity.split(",")) if severity else None,
         leaked=bool(leaked),
+        leakage=read_decision(leakage.uri) if leakage is not None else None,
         control=read_decision(control.uri) if control is not None else None,
         touches=predictions_table.get_int_custom_property(TOUCHES) if counted else None,
     )

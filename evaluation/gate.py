@@ -35,6 +35,7 @@ def decide(
     *,
     severity: Sequence[str] | None = None,
     leaked: bool = False,
+    leakage: Decision | None = None,
     control: Decision | None = None,
     touches: int | None = None,
 ) -> Decision:
@@ -48,6 +49,8 @@ def decide(
         settings: floors, margins and the bootstrap.
         severity: class names from least to most severe, or None.
         leaked: the split is known to share subjects; such a model can never pass.
+        leakage: what the leak check found, where it ran; data that it did not pass may have been
+            trained on (a layer was off, or nobody is known), and their model does not pass either.
         control: what the label-shuffle control found, where it ran.
         touches: how many candidates these test people have judged, this one included.
 
@@ -83,11 +86,13 @@ def decide(
         settings,
     )
     details = _details(tables, classes, settings, severity, found, touches, valid)
-    checks = [*_never_overridden(tables, leaked, valid)]
+    checks = [*_fundamental(tables, leaked, valid)]
+    if leakage is not None:
+        checks.append(_told("leak check", leakage))
     if valid:
         checks.append(_collapse(found, details["level"]))
         if control is not None:
-            checks.append(_control(control))
+            checks.append(_told("label-shuffle control", control))
         if test.subjects is not None:
             checks.append(_enough_people(found, settings))
             if checks[-1].passed:
@@ -133,7 +138,7 @@ def three_way(
     if gap > 0.05 * width:
         needed = math.ceil(people * max(1.0, (width / gap) ** 2))
         advice = f"about {max(needed, people + 1)} test people would settle it, if it stays"
-    detail = f"{told} may be {short}, or not: there are {people} people; {advice}"
+    detail = f"{told} is not shown to be on either side of {bound:.3f} by {people} people; {advice}"
     return Check(name, Outcome.INSUFFICIENT, value, bound, low, high, detail)
 
 
@@ -150,7 +155,7 @@ def _check(
     return Check(name, Outcome.REFUSED, value, bound, detail=detail)
 
 
-def _never_overridden(
+def _fundamental(
     tables: Mapping[str, SplitTable], leaked: bool, valid: bool
 ) -> tuple[Check, Check, Check]:
     shared = _shared_people(tables)
@@ -199,9 +204,9 @@ def _collapse(found: Measured, level: str) -> Check:
     )
 
 
-def _control(control: Decision) -> Check:
-    told = "; ".join(control.reasons) or "labels that mean nothing taught nothing"
-    return Check("label-shuffle control", control.outcome, detail=told)
+def _told(name: str, earlier: Decision) -> Check:
+    """Another gate's answer as a check of this one."""
+    return Check(name, earlier.outcome, detail="; ".join(earlier.reasons))
 
 
 def _enough_people(found: Measured, settings: GateSettings) -> Check:

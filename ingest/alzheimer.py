@@ -1,6 +1,6 @@
 """The public releases of the four-class Alzheimer set: telling them apart, and their file order.
 
-Layouts, names and counts are those of MEDICAL.md §2.1 and §2.2. All are the same 200 people.
+Layouts, names and counts are those of the releases. All are the same 200 people.
 """
 
 import re
@@ -98,7 +98,7 @@ def _copies(augmented: Path, original: Path, sample: int = 64) -> list[str]:
     """Counts augmented images that are originals, by bytes and by correlation, plain or mirrored.
 
     A sample, spread evenly, is compared with all originals; two people's slices correlate by .887
-    on average, and hardly ever above .96 (MEDICAL.md §0.8).
+    on average, and hardly ever above .96.
     """
     sources, copies = _images_below(original), _images_below(augmented)
     if not sources or not copies:

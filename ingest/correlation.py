@@ -2,7 +2,7 @@
 
 Neighbouring slices of one brain look more alike than any two brains do, once all are registered to
 an atlas. On the public Alzheimer set, single linkage at NCC ≥ 0.965…0.98 on 64×64 pixels gives
-exactly its 200 people, adjusted Rand index 1.0 (MEDICAL.md §0.1).
+exactly its 200 people, adjusted Rand index 1.0.
 """
 
 from collections.abc import Callable, Iterator, Sequence

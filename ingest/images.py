@@ -96,7 +96,7 @@ class Quarantined:
 def read_image(
     data: bytes, path: str, limits: ImageLimits | None = None
 ) -> NormalisedImage | Quarantined:
-    """Checks, decodes and normalises one image file (MEDICAL.md §7.1).
+    """Checks, decodes and normalises one image file.
 
     The original bytes are kept when they already are a plain 8-bit baseline image without
     metadata, so that there is no generation loss; everything else is encoded anew as PNG.

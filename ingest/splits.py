@@ -1,7 +1,7 @@
 """Which people train, validate and test.
 
 People are assigned, not images: a random split of slices scores 99.9 % by recognising the person
-(MEDICAL.md §0.3). Without ids the unit is the hash of the pixels, so that at least equal pictures
+on the public set. Without ids the unit is the hash of the pixels, so that at least equal pictures
 share a split. An assignment is never changed: people that come later fill up the fractions.
 """
 

@@ -26,7 +26,7 @@ KNOWN_PATTERNS = (
 SLICE_PATTERN = re.compile(r"slice[-_]?(\d+)", re.IGNORECASE)
 
 # Adjacent slices of one person correlate by .988 on average on the public set, slices of two
-# people by .887 (MEDICAL.md §0.9); a step's mean over all people falls between only if it is wrong.
+# people by .887 (measured); a step's mean over all people falls between only if it is wrong.
 MIN_STEP_NCC = 0.95
 MIN_MARGIN = 0.015
 
@@ -140,7 +140,7 @@ def common_slices(counts: Sequence[int]) -> tuple[int, ...]:
 
 
 def released_order(listing: SourceListing) -> tuple[Arrangement, Arrangement]:
-    """The two orders in which releases number their files (MEDICAL.md §2.1, §2.2).
+    """The two orders in which releases number their files.
 
     Slice-major as it is; or the last fifth first, because tourist55's test files (cut at 80 %,
     rounded up) were numbered before its training files. The listing's images are in file order.

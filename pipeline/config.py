@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from evaluation.config import ControlSettings, DriftSettings, GateSettings, LeakageSettings
 from schema.errors import CortexflowError
@@ -40,6 +40,12 @@ class PhantomSettings(Settings):
     size: int = Field(64, ge=64, le=224)
     site: int = Field(0, ge=0, le=2)
     seed: int = 7
+
+    @field_validator("preset", mode="before")
+    @classmethod
+    def _null_is_a_name(cls, value: Any) -> Any:
+        """`--set data.phantom.preset=null` means the phantom of this name, not JSON's null."""
+        return "null" if value is None else value
 
 
 class DataSettings(Settings):

@@ -114,7 +114,8 @@ def create_training_pipeline(
     if control is not None:
         control.add_upstream_node(stop)
         nodes.append(control)
-    nodes += _judging_nodes(config, inputs, examples, stages, control)
+    [leakage] = [node for node in nodes if node.id == "LeakageCheck"]
+    nodes += _judging_nodes(config, inputs, examples, stages, leakage, control)
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=pipeline_root,
@@ -229,6 +230,7 @@ def _judging_nodes(
     inputs: Inputs,
     examples: channel.Channel,
     stages: list[BaseNode],
+    leakage: BaseNode,
     control: BaseNode | None,
 ) -> list[BaseNode]:
     """Baseline, evaluation, gate, and the push that only a passed gate allows."""
@@ -253,6 +255,8 @@ def _judging_nodes(
         touches=inputs.touches,
         code=inputs.judging_code,
     )
+    # The look at these people is on record before anything is known of it.
+    evaluator.add_upstream_node(predictor)
     gate = ModelGate(
         predictions_table=predictor.outputs["predictions"],
         evaluation=evaluator.outputs["evaluation"],
@@ -261,6 +265,7 @@ def _judging_nodes(
         settings=config.gate.model_dump_json(),
         leaked=int(inputs.leaked),
         code=inputs.judging_code,
+        leakage=leakage.outputs["decision"],
         **({} if control is None else {"control": control.outputs["decision"]}),
     )
     stop = StopOnRefusal(decision=gate.outputs["decision"])
@@ -271,4 +276,4 @@ def _judging_nodes(
         **place,
     )
     pusher.add_upstream_node(stop)
-    return [live, evaluator, predictor, gate, stop, pusher]
+    return [live, predictor, evaluator, gate, stop, pusher]

@@ -56,7 +56,7 @@ def shipped(
 ) -> list[Fold]:
     """One split as the public release ships it: of each class the first slices of all people train.
 
-    Files stand in order of slice, then person, and are cut at `share` (MEDICAL.md §2.2), so that
+    Files stand in order of slice, then person, and are cut at `share`, so that
     everybody is on both sides and the test shows the top of the brain alone.
 
     Args:

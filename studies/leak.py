@@ -3,7 +3,7 @@
 A pixel nearest neighbour cannot know of disease. Where slices are dealt out at random it finds the
 same person's next slice and reads the answer off it: 99.9 % on the public set, and as much when
 the labels are drawn at random (Yagis et al. 2021, Scientific Reports 11:22544). With new people it
-is at chance (MEDICAL.md §2.3).
+is at chance (measured).
 """
 
 import hashlib

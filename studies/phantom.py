@@ -6,7 +6,7 @@ from ingest.phantom import PhantomSpec, generate
 from ingest.phantom.spec import STACK
 from studies.slices import Slices, StudyError, read_slices
 
-PUBLIC = (100, 70, 28, 2)  # people of each stage in the public set (MEDICAL.md §0.1)
+PUBLIC = (100, 70, 28, 2)  # people of each stage in the public set
 SUBJECT_REGEX = r"(subj\d+)"
 LEAST = 20
 

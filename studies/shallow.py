@@ -11,7 +11,7 @@ from schema import brain
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.float32]
 
-COMPONENTS = 150  # as MEDICAL.md §2.3 measured it on the real set
+COMPONENTS = 150  # as many as were measured on the public set
 REGRESSION_SIDE = 32  # pixels: 150 components hold no more detail
 BINS, BRIGHTEST = 26, 1.3  # of histograms, up to so many times white matter
 

@@ -232,12 +232,15 @@ def test_total_csf_that_was_not_measured_is_no_evidence():
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_the_shuffle_control_counts_where_it_ran(outcome):
-    reason = "" if outcome is PASSED else "shuffled labels gave .81"
-    control = concluded([Check("in the null band", outcome, detail=reason)])
-    decision = judge(study(), control=control)
+@pytest.mark.parametrize(
+    ("option", "name"), [("control", "label-shuffle control"), ("leakage", "leak check")]
+)
+def test_an_earlier_gate_counts_where_it_ran(option, name, outcome):
+    reason = "" if outcome is PASSED else "it found something"
+    earlier = concluded([Check("its question", outcome, detail=reason)])
+    decision = judge(study(), **{option: earlier})
     assert decision.outcome is outcome
-    assert check(decision, "label-shuffle control").outcome is outcome
+    assert check(decision, name).outcome is outcome
     assert reason in " ".join(decision.reasons)
 
 

@@ -1,4 +1,4 @@
-"""Every damaged or odd image file of MEDICAL.md §7.1, with its exact outcome."""
+"""Every kind of damaged or odd image file, with its exact outcome."""
 
 import io
 import struct

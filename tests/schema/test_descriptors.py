@@ -231,7 +231,7 @@ def auc(positive, negative):
 
 
 # Subject means (NonDemented, VeryMild, Mild) and AUC for CDR 0 against the rest, measured on 200
-# subjects by another implementation (MEDICAL.md §2.4); 140 of them are at hand.
+# subjects by another implementation; 140 of them are at hand.
 ANATOMY = {
     "csf_fraction": ((0.217, 0.262, 0.294), 0.768),
     "ventricle_fraction": ((0.063, 0.084, 0.101), 0.733),
