@@ -20,7 +20,9 @@ from trainer.config import (
 )
 from trainer.errors import BundleError, StageError, TrainingDataError, TrainingDiverged
 from trainer.litert import CHECK, FLOAT, INT8
+from trainer.loop import Workspace
 from trainer.run_fn import read_job, run_fn
+from trainer.stages.finetune import finetune
 
 INPUT = InputSettings(image_size=32)
 BACKBONE = BackboneSettings(width=0.125)
@@ -155,8 +157,12 @@ def test_labels_that_images_cannot_tell_teach_nothing(tmp_path):
     settings = FINETUNE.model_copy(
         update={"backbone": BACKBONE, "ft_proj_selector": 0, "epochs": 4}
     )
-    run_fn(fn_args(tmp_path, settings, [train], [val]))
-    areas = [entry["val_macro_auc"] for entry in history(tmp_path)]
+    seen, unseen = (examples.read([split], INPUT, CLASSES) for split in (train, val))
+    taught = finetune(
+        settings, seen, unseen, classes=CLASSES, base=None, workspace=Workspace(tmp_path)
+    )
+    areas = [entry["val_macro_auc"] for entry in taught.history]
+    assert len(areas) == 4
     assert np.mean(areas) == pytest.approx(0.5, abs=0.15)
 
 
@@ -172,6 +178,7 @@ def test_an_unusable_learning_rate_ends_with_its_reason(tmp_path, blobs):
     assert not (tmp_path / "Format-Serving").exists()
 
 
+@pytest.mark.slow  # tests/trainer/test_finetune.py asks the same of the stage alone
 def test_a_head_for_other_classes_starts_anew(chain, blobs, tmp_path):
     args = fn_args(
         tmp_path, FINETUNE.model_copy(update={"epochs": 1}), [blobs.train], [blobs.val],
