@@ -9,16 +9,28 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Everything real, only small: the easy phantom, a narrow ResNet, a few epochs.
+# Everything real, only small: the easy phantom, a narrow ResNet, a few epochs. The control, which
+# trains once more, is left to the run that tests it.
 TINY = (
     "data.phantom.preset=easy",
     "data.phantom.subjects=[30,30,30,30]",
     "data.phantom.slices=4",
-    "pretrain.epochs=4",
-    "teacher.epochs=30",
-    "student.epochs=40",
+    "pretrain.epochs=2",
+    "teacher.epochs=15",
+    "student.epochs=20",
     "student.alpha=0.5",
     "student.seed=1",
+    "control.shuffle=false",
+)
+
+# What any model passes that has learnt something from these 42 test people, whatever the order in
+# which threads add: bounds of .95 confidence lie .10 to .20 below what is measured.
+LENIENT = (
+    "gate.macro_auc_floor=0.5",
+    "gate.class_auc_floor=0.2",
+    "gate.teacher_margin=0.4",
+    "gate.total_csf=report",
+    "gate.resamples=1000",
 )
 
 

@@ -4,9 +4,23 @@ import json
 import shutil
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from registry.local import LocalRegistry
-from tests.pipeline.conftest import TINY, assignments
+from tests.pipeline.conftest import LENIENT, TINY, assignments
+
+# With the control: a run of these settings has every node that there is. It wants eight slices of
+# each person, of which the nearest neighbour is another one; with four it tells nobody again.
+SETTINGS = assignments(
+    *TINY,
+    *LENIENT,
+    "data.phantom.slices=8",
+    "teacher.epochs=8",
+    "student.epochs=10",
+    "control.shuffle=true",
+    "control.max_epochs=2",
+)
 
 NODES = [
     "Phantom",
@@ -40,10 +54,20 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first(cortexflow, workspace):
-    floor = "gate.macro_auc_floor=0.5"
-    result = cortexflow("run", "quickstart", *assignments(*TINY, floor), workspace=workspace)
+    return passed(cortexflow("run", "quickstart", *SETTINGS, workspace=workspace))
+
+
+def passed(result):
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return result
+
+
+def here(*words: str, workspace) -> str:
+    """What a command that starts no run prints; no process of its own."""
+    runner = CliRunner(env={"COLUMNS": "160"})
+    answer = runner.invoke(app, [*words, "--workspace", str(workspace)], prog_name="cortexflow")
+    assert answer.exit_code == 0, answer.output
+    return answer.stdout
 
 
 def records(workspace) -> list[dict]:
@@ -75,53 +99,55 @@ def test_report_and_evidence_are_left(first, workspace):
     assert (run / "evidence" / "evidence.json").is_file()
 
 
-def test_second_run_trains_nothing(first, cortexflow, workspace):
-    floor = "gate.macro_auc_floor=0.5"
-    result = cortexflow("run", "quickstart", *assignments(*TINY, floor), workspace=workspace)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    record = records(workspace)[-1]
-    states = {node["node"]: node["state"] for node in record["nodes"]}
-    trained = {"ImageExampleGen", "StatisticsGen", "Pretrainer", "Teacher", "Student"}
-    assert {states[node] for node in trained} == {"cached"}
-    assert record["pushed_version"] == 1, "the same model is the same version"
+def test_the_control_was_judged(first, workspace):
+    [path] = workspace.glob("pipelines/quickstart/ShuffleControl/decision/*/decision.json")
+    told = json.loads(path.read_text())
+    assert told["outcome"] == "passed"
+    assert told["details"]["epochs"] == {"teacher": 2, "student": 2}
+    [path] = workspace.glob("pipelines/quickstart/ModelGate/decision/*/decision.json")
+    checks = {check["name"] for check in json.loads(path.read_text())["checks"]}
+    assert "label-shuffle control" in checks
 
 
-def test_predict_show_and_list(first, cortexflow, workspace):
+def test_predict_show_and_list(first, workspace):
     image = next(workspace.glob("phantoms/*/images/*/*"))
-    answer = cortexflow("predict", str(image), "--json", workspace=workspace)
-    fields = json.loads(answer.stdout)
+    fields = json.loads(here("predict", str(image), "--json", workspace=workspace))
     assert sum(fields["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert fields["version"] == 1
-    shown = cortexflow("show", workspace=workspace)
-    assert "Student" in shown.stdout
-    assert "macro AUC" in shown.stdout
-    assert "passed" in cortexflow("runs", workspace=workspace).stdout
+    shown = here("show", workspace=workspace)
+    assert "Student" in shown
+    assert "macro AUC" in shown
+    assert "passed" in here("runs", workspace=workspace)
 
 
-def test_a_version_that_was_rolled_back_is_not_called_live(first, cortexflow, workspace):
-    """The same run answers from the cache and pushes nothing: it must not say that it did."""
+def test_again_it_trains_nothing_and_does_not_call_live_what_was_rolled_back(
+    first, cortexflow, workspace
+):
     models = LocalRegistry(workspace / "registry", "phantom")
     other = workspace / "other"
     shutil.copytree(models.path(1), other)
     (other / "litert" / "check.json").write_text("{}")
     push = {"metrics": {}, "lineage": models.show(1).lineage, "reason": "test", "who": "test"}
     models.push(other, **push)
-    again = ("run", "quickstart", *assignments(*TINY, "gate.macro_auc_floor=0.5"))
-    assert cortexflow(*again, workspace=workspace).returncode == 0
+    passed(cortexflow("run", "quickstart", *SETTINGS, workspace=workspace))
+    record = records(workspace)[-1]
+    states = {node["node"]: node["state"] for node in record["nodes"]}
+    trained = {"ImageExampleGen", "StatisticsGen", "LeakageCheck", "DriftGate", "Pretrainer",
+               "Teacher", "Student", "ShuffleControl"}  # fmt: skip
+    assert {states[node] for node in trained} == {"cached"}
+    assert record["pushed_version"] == 1, "the same model is the same version"
     assert models.live().number == 1
+    # Now all comes from the cache, the push too: the run pushes nothing and must not say it did.
     models.rollback(2, reason="test", who="test")
-    result = cortexflow(*again, workspace=workspace)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    result = passed(cortexflow("run", "quickstart", *SETTINGS, workspace=workspace))
     assert (records(workspace)[-1]["pushed_version"], models.live().number) == (1, 2)
     assert "v2, not this one" in result.stdout
-    models.promote(1, reason="test", who="test")
 
 
 def test_refused_model_leaves_the_live_version_alone(first, cortexflow, workspace):
     before = (workspace / "registry" / "models.config").read_text()
-    result = cortexflow(
-        "run", "quickstart", *assignments(*TINY, "gate.macro_auc_floor=1.0"), workspace=workspace
-    )
+    floor = ("--set", "gate.macro_auc_floor=1.0")
+    result = cortexflow("run", "quickstart", *SETTINGS, *floor, workspace=workspace)
     assert result.returncode == 2
     last = result.stdout.strip().splitlines()[-1]
     assert last.startswith("refused")
