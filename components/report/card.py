@@ -4,12 +4,13 @@ Sections follow Mitchell et al. 2019 (Model Cards for Model Reporting), with the
 and two reporting checklists. Markdown and HTML say the same, from the same evidence as the report.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.report import card_model, checklist, document, scores, verdict
+from components.report import card_model, checklist, document, forests, scores, verdict
 from components.report.document import Block, Document, Section, Table, Text, bullets, table
 from components.report.evidence import Evidence
 from components.report.html import environment
@@ -17,7 +18,7 @@ from components.report.judgement import Interval, Judgement, judgement, model_na
 from components.report.scores import Scores
 from components.report.storage import replace
 from components.report.tables import counts
-from components.report.words import bound, interval, measure, moment, worded
+from components.report.words import bound, interval, measure, moment
 from evaluation.outcome import Decision, Outcome
 
 MARKDOWN, HTML = "model_card.md", "model_card.html"
@@ -57,7 +58,7 @@ def card(evidence: Evidence) -> Document:
     except ValueError:
         levels = ()
     build: dict[str, Callable[[], Iterator[Block]]] = {
-        "decision": lambda: _decision(evidence),
+        "decision": lambda: _decision(evidence, judged),
         "model": lambda: card_model.details(evidence),
         "use": card_model.use,
         "data": lambda: _data(evidence),
@@ -66,7 +67,7 @@ def card(evidence: Evidence) -> Document:
         "calibration": lambda: _calibration(evidence, judged),
         "checks": lambda: _checks(evidence),
         "limits": lambda: card_model.limits(evidence, judged),
-        "ethics": card_model.ethics,
+        "ethics": lambda: card_model.ethics(evidence),
         "lineage": lambda: _lineage(evidence),
         "checklists": lambda: _checklists(evidence),
     }
@@ -99,11 +100,15 @@ def write(evidence: Evidence, folder: str | os.PathLike) -> tuple[Path, Path]:
     return folder / MARKDOWN, folder / HTML
 
 
-def _decision(evidence: Evidence) -> Iterator[Block]:
+def _decision(evidence: Evidence, judged: Judgement) -> Iterator[Block]:
     told, pushed = verdict.verdict(evidence), evidence.pushed
     yield Text(f"{told.title}. {told.lead}", strong=True)
-    if told.reasons:
-        yield bullets(told.reasons)
+    headline = judged.headline("student")
+    if headline is not None:
+        people = sum(judged.people.values())
+        yield Text(f"Macro AUC {interval(headline)} on {people} test people.", strong=True)
+    if noted := (*told.reasons, *verdict.caveats(evidence, judged)):
+        yield bullets(noted)
     if pushed is not None:
         live = "was live" if pushed.live else "was not live"
         yield Text(f"In the registry as version {pushed.version}, which {live} at this writing.")
@@ -113,7 +118,8 @@ def _decision(evidence: Evidence) -> Iterator[Block]:
         yield _asked("What the gate checked", evidence.decision)
 
 
-def _asked(caption: str, decision: Decision) -> Table:
+def _asked(what: str, decision: Decision) -> Table:
+    passed = sum(check.passed for check in decision.checks)
     rows = [
         (
             check.name,
@@ -126,7 +132,9 @@ def _asked(caption: str, decision: Decision) -> Table:
         )
         for check in decision.checks
     ]
-    return table(("Check", "Answer", "Value", "Bound", "In words"), rows, caption)
+    caption = f"{what}: {passed} of {len(rows)} passed"
+    columns = ("Check", "Answer", "Value", "Bound", "In words")
+    return table(columns, rows, caption, folded=passed == len(rows))
 
 
 def _data(evidence: Evidence) -> Iterator[Block]:
@@ -142,16 +150,18 @@ def _data(evidence: Evidence) -> Iterator[Block]:
         if dataset.leaked
         else "The split is by image, for people are not known: it may leak."
     )
-    order = (
-        f" From least to most severe: {', '.join(dataset.severity)}." if dataset.severity else ""
-    )
+    names, kind = dataset.severity or dataset.classes, ""
+    if dataset.severity:
+        kind = ", from least to most severe"
     yield bullets(
         [
-            f"Data: {dataset.name}; classes: {', '.join(dataset.classes)}.{order}",
+            f"Data: {dataset.name}; classes{kind}: {', '.join(names)}.",
             f"Layout recognised at import: {dataset.importer}." if dataset.importer else None,
             ID_SOURCES.get(dataset.id_source or ""),
             split,
-            "Reference standard: the class that the source gives each person or image. The "
+            "Reference standard: the severity that each phantom was drawn with."
+            if card_model.drawn(evidence)
+            else "Reference standard: the class that the source gives each person or image. The "
             "pipeline cannot check it; how it was made, and by whom: fill in.",
             _set_aside(dataset.quarantined, dataset.quarantine_reasons),
         ]
@@ -194,38 +204,21 @@ def _metrics(evidence: Evidence, judged: Judgement) -> Iterator[Block]:
             "Baselines: the training split's class frequencies (constant prior), and one hand-made "
             "number, the share of fluid in the brain, in a logistic regression (total CSF).",
             "Never decided by micro AUC or accuracy, which reward knowing the common class.",
-            f"Test people have judged {judged.touches} candidate(s), this one included."
+            f"Candidates that this workspace has judged on these test people: {judged.touches}."
             if judged.touches
             else None,
         ]
     )
-    if judged.operating_point:
-        yield table(
-            ("Operating point", "Value"),
-            [(key.replace("_", " "), worded(of)) for key, of in judged.operating_point.items()],
-            "The threshold was chosen on validation people and read on test people.",
-        )
 
 
 def _results(levels: Sequence[Scores], judged: Judgement) -> Iterator[Block]:
     if not levels:
         yield Text("No model was judged.")
         return
-    for level in levels:
-        yield table(
-            ("Model", *(column.label for column in level.columns)),
-            [
-                (
-                    row.name,
-                    *(
-                        interval((row.intervals and row.intervals[place]) or Interval(value))
-                        for place, value in enumerate(row.values)
-                    ),
-                )
-                for row in level.rows
-            ],
-            f"Test split, measured per {level.unit} ({level.size} {level.units})",
-        )
+    measured = f"measured per {levels[0].unit} ({levels[0].size} {levels[0].units})"
+    yield _scored(levels[0], f"Test split, {measured}", headline=True)
+    if told := forests.operating_point(judged):
+        yield Text(f"Operating point: {told}")
     if judged.differences:
         yield table(
             ("Student less", "Macro AUC, same people"),
@@ -244,13 +237,38 @@ def _results(levels: Sequence[Scores], judged: Judgement) -> Iterator[Block]:
                 for of in groups
             ],
             f"Subgroups by {dimension}; described, not tested",
+            folded=True,
         )
+    yield _scored(levels[0], f"More metrics, {measured}; no intervals", headline=False)
+    for level in levels[1:]:
+        yield _scored(level, f"Per {level.unit} ({level.size} {level.units})", headline=None)
     if len(judged.resampled) > 1:
         drawn = {"cluster": "people drawn", "row": "slices drawn: too narrow, for comparison only"}
         told = "; ".join(
             f"{interval(of)} ({drawn.get(name, name)})" for name, of in judged.resampled.items()
         )
         yield Text(f"Slice-level macro AUC of the student: {told}.")
+
+
+def _scored(level: Scores, caption: str, *, headline: bool | None) -> Table:
+    """Models and baselines by metrics: those of the headline, the others, or (None) all."""
+    kept = [
+        place
+        for place, column in enumerate(level.columns)
+        if headline is None or column.headline == headline
+    ]
+    rows = [
+        (
+            row.name,
+            *(
+                interval((row.intervals and row.intervals[place]) or Interval(row.values[place]))
+                for place in kept
+            ),
+        )
+        for row in level.rows
+    ]
+    columns = ("Model", *(level.columns[place].label for place in kept))
+    return table(columns, rows, caption, folded=headline is not True)
 
 
 def _each_class(level: Scores, judged: Judgement) -> Table:
@@ -292,13 +310,13 @@ def _checks(evidence: Evidence) -> Iterator[Block]:
     yield table(
         ("Check", "Answer", "Why"),
         [
-            (name, OUTCOMES[of.outcome], "; ".join(of.reasons)) if of else (name, "not run", "")
+            (name, OUTCOMES[of.outcome], _why(of)) if of else (name, "not run", "")
             for name, of in gates
         ],
     )
     for name, of in gates:
         if of and of.checks:
-            yield _asked(f"{name}: what was asked", of)
+            yield dataclasses.replace(_asked(name, of), folded=True)
     broken = [f"{each.feature}: {each.description}" for each in evidence.anomalies]
     yield (
         bullets(broken)
@@ -311,6 +329,13 @@ def _checks(evidence: Evidence) -> Iterator[Block]:
     )
 
 
+def _why(decision: Decision) -> str:
+    """Why a gate did not pass the data; of one that did, what it says of its own reach."""
+    if decision.reasons:
+        return "; ".join(decision.reasons)
+    return "; ".join(told for check in decision.checks if (told := verdict.told(check)))
+
+
 def _lineage(evidence: Evidence) -> Iterator[Block]:
     run = evidence.run
     rows = [
@@ -318,7 +343,7 @@ def _lineage(evidence: Evidence) -> Iterator[Block]:
         ("started", moment(run.started)),
         ("command", run.command or "not recorded"),
         *evidence.lineage.items(),
-        *((f"{name} (package)", number) for name, number in sorted(run.versions.items())),
+        ("packages", ", ".join(f"{name} {of}" for name, of in sorted(run.versions.items()))),
     ]
     yield table(("What", "Which"), [row for row in rows if row[1]])
     yield Text("All settings and every number: report.html and evidence/ beside this card.")

@@ -19,10 +19,11 @@ def details(evidence: Evidence) -> Iterator[Block]:
         yield Text("The settings were not recorded.")
         return
     calibrated = evidence.calibrations.get("student")
+    kind = "phantom" if drawn(evidence) else "brain-MRI"
     yield bullets(
         [
-            "An image classifier: one two-dimensional brain-MRI slice in, one probability per "
-            "class out. A person's answer is the mean over their slices.",
+            f"An image classifier: one two-dimensional {kind} slice in, one probability per class "
+            "out. A person's answer is the mean over their slices.",
             _seen(student.get("input") or {}),
             _network(student),
             _teacher(teacher),
@@ -100,8 +101,21 @@ def use() -> Iterator[Block]:
     )
 
 
-def ethics() -> Iterator[Block]:
+def drawn(evidence: Evidence) -> bool:
+    """Whether the images are phantoms."""
+    return (evidence.config.get("data") or {}).get("source") == PHANTOM
+
+
+def ethics(evidence: Evidence) -> Iterator[Block]:
     """Ethical considerations."""
+    if drawn(evidence):
+        yield bullets(
+            [
+                "The images show nobody: no consent is needed, and no one can be known again.",
+                "A model of phantoms must not be the reason for telling a person anything.",
+            ]
+        )
+        return
     yield bullets(
         [
             "Brain images are personal data even without a name. Consent, approval and terms of "
@@ -121,17 +135,18 @@ def limits(evidence: Evidence, judged: Judgement) -> Iterator[Block]:
 
 def _of_data(evidence: Evidence) -> Iterator[str]:
     dataset = evidence.dataset
-    drawn = (evidence.config.get("data") or {}).get("source") == PHANTOM
-    if drawn:
+    phantoms = drawn(evidence)
+    if phantoms:
         yield (
             "The images are computed phantoms, drawn to test the pipeline. Nothing here says "
             "anything about real brains or people."
         )
-    yield (
-        "Age, sex, education, medication and other diagnoses are not in the data, so no number is "
-        "adjusted for them; age alone widens the ventricles."
-    )
-    if dataset is not None and not drawn and set(dataset.classes) == set(ALZHEIMER_CLASSES):
+    else:
+        yield (
+            "Age, sex, education, medication and other diagnoses are not in the data, so no number "
+            "is adjusted for them; age alone widens the ventricles."
+        )
+    if dataset is not None and not phantoms and set(dataset.classes) == set(ALZHEIMER_CLASSES):
         yield (
             "If these are the public four-class slices (OASIS-1): the slices begin at the basal "
             "ganglia, so the hippocampus is nearly absent; they come from one scanner and one "

@@ -24,7 +24,7 @@ class Bullets:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table; its first column names the rows. `folded`: HTML hides it behind its caption."""
+    """A table; its first column names the rows. `folded`: it hides behind its caption."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -85,8 +85,10 @@ def _block(block: Block) -> str:
         return "\n".join(f"- {_plain(item)}" for item in block.items)
     rows = [block.columns, ("---",) * len(block.columns)]
     lines = [_row(rows[0]), "|" + "|".join(rows[1]) + "|", *map(_row, block.rows)]
-    caption = f"{_plain(block.caption)}\n\n" if block.caption else ""
-    return caption + "\n".join(lines)
+    text = "\n".join(lines)
+    if block.folded:
+        return f"<details><summary>{_plain(block.caption)}</summary>\n\n{text}\n\n</details>"
+    return f"{_plain(block.caption)}\n\n{text}" if block.caption else text
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -193,10 +193,10 @@ def null(
             xlim=(min(reach) - margin, max(reach) + margin),
         )  # fmt: skip
         axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(visible=False)
 
-    return style.panel(name, description, draw, (3.6, 1.55))
+    return style.panel(name, description, draw, WIDE)
 
 
 def _density(histogram: Histogram) -> tuple[np.ndarray, np.ndarray]:

@@ -8,12 +8,13 @@ import math
 from collections.abc import Iterable, Sequence
 
 from components.report.evidence import Dataset
-from components.report.judgement import Interval, Judgement, model_name
+from components.report.judgement import Interval, Judgement, finite, model_name
 from components.report.scores import Scores
-from components.report.words import worded
+from components.report.words import measure, worded
 from evaluation.outcome import Decision
 
 FLOOR = "macro AUC floor"  # ModelGate's names for its checks
+PRIOR = " - constant prior"  # its difference from the student
 CHANCE = 0.5
 LEAST_SPAN = 0.05
 
@@ -133,17 +134,19 @@ def differences(judgement: Judgement, margins: dict[str, float]) -> Forest | Non
     """Paired differences of macro AUC, the student's less the other's.
 
     Args:
-        judgement: the gate's numbers.
+        judgement: the gate's numbers. The constant prior is left out: its AUC is 0.5 whoever is
+            drawn, so the difference says what the AUC says, on a scale that hides the others.
         margins: the other's name → how much lower the student may be; none: 0 must be exceeded.
     """
     entries = [
         Entry(
-            " − ".join(model_name(part) for part in name.split(" - ")),
+            model_name(name.split(" - ")[-1]),
             of,
             "student",
             margins.get(name.split(" - ")[-1]),
         )
         for name, of in judgement.differences.items()
+        if not name.endswith(PRIOR)
     ]
     return forest(entries, 0.0, None) if entries else None
 
@@ -204,12 +207,19 @@ def resampling(judgement: Judgement) -> Forest | None:
     return forest(entries, CHANCE, (0.4, 1.0)) if len(entries) == len(names) else None
 
 
-def operating_point(judgement: Judgement) -> tuple[tuple[str, str], ...]:
-    """What was measured at the operating point, as (name, value in words)."""
-    return tuple(
-        (str(name).replace("_", " "), worded(value))
-        for name, value in judgement.operating_point.items()
-        if value is not None
+def operating_point(judgement: Judgement) -> str:
+    """What was measured at the threshold that validation people chose, in a sentence."""
+    of = judgement.operating_point
+    missing = [key for key in ("threshold", "sensitivity", "specificity") if key not in of]
+    if missing:
+        return ""
+    chosen = f"on {of['validation_people']} validation people" if "validation_people" in of else ""
+    wanted = finite(of.get("target_sensitivity"))
+    aim = f" to find {wanted:.0%} of them" if wanted is not None else ""
+    return (
+        f"{worded(of.get('positive') or '')} against the rest, at the threshold "
+        f"{measure(of['threshold'])} chosen {chosen}{aim}: sensitivity "
+        f"{worded(of['sensitivity'])} and specificity {worded(of['specificity'])} on test people."
     )
 
 

@@ -68,6 +68,7 @@ def render(evidence: Evidence) -> str:
         pushed=evidence.pushed,
         checks=verdict.checks(evidence, judged),
         judged=judged,
+        caveats=verdict.caveats(evidence, judged),
         operating_point=forests.operating_point(judged),
         models=forests.models(levels, evidence.decision),
         differences=forests.differences(judged, verdict.margins(evidence)),
@@ -122,6 +123,7 @@ def environment() -> jinja2.Environment:
         "interval": words.interval,
         "ends": words.ends,
         "bound": words.bound,
+        "sentence": words.sentence,
         "size": words.size,
         "breakable": words.breakable,
     }

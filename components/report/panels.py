@@ -148,18 +148,11 @@ def _stage(
     note += f", {duration(sum(seconds))}" if seconds else ""
     warned = [str(epoch["epoch"]) for epoch in epochs if "warning" in epoch and "epoch" in epoch]
     note += f"; images hardly told apart after epoch {', '.join(warned)}" if warned else ""
-    note += f"; {_calibrated(calibration)}" if calibration else ""
+    if calibration is not None:
+        of = calibration.temperature
+        why = "not calibrated: too few validation people, or no temperature helps"
+        note += f"; temperature\u00a0{of:.3g}" if of != 1 else f"; {why}"
     return Stage(title, note, panels)
-
-
-def _calibrated(calibration: Calibration) -> str:
-    if calibration.temperature == 1:
-        return "probabilities not calibrated: too few validation people, or no temperature helps"
-    return (
-        f"probabilities calibrated: logits divided by T\u00a0=\u00a0{calibration.temperature:.3g}, "
-        f"calibration error {calibration.before:.2f}\u00a0→\u00a0{calibration.after:.2f} on "
-        "validation people"
-    )
 
 
 def _training_panel(

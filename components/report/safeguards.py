@@ -12,9 +12,11 @@ from components.report.evidence import DriftComparison, DriftFeature, Evidence, 
 from components.report.judgement import finite
 from components.report.panels import Panel, short
 from components.report.samples import data_uri
+from components.report.tables import split_order
 from evaluation.outcome import Decision
 
 MAX_PAIRS = 20
+NULLS = {"student": "Student", "teacher": "Teacher", "neighbour": "Nearest training image"}
 MAX_FEATURES = 6
 MAX_PICTURE_BYTES = 1_000_000
 
@@ -60,13 +62,11 @@ class DriftPanel:
 
 @dataclasses.dataclass(frozen=True)
 class ControlPanel:
-    """The label-shuffle control: the AUC found among those that chance gives."""
+    """The label-shuffle control: each AUC found among those that chance gives, and what else."""
 
     decision: Decision
-    figure: Panel | None
-    auc: float | None
-    low: float | None
-    high: float | None
+    panels: tuple[Panel, ...]
+    said: tuple[str, ...]
 
 
 def leakage(evidence: Evidence) -> LeakPanel | None:
@@ -89,19 +89,11 @@ def _compared(details: Mapping[str, Any]) -> str:
     """What was held against what, in a sentence."""
     splits = details.get("splits") or {}
     sizes = [
-        f"{name} ({of.get('people', 0):,} people, {of.get('images', 0):,} images)"
-        for name, of in splits.items()
-        if isinstance(of, Mapping)
+        f"{name} ({of.get('people') or 0:,} people, {of.get('images') or 0:,} images)"
+        for name in split_order(splits)
+        if isinstance(of := splits[name], Mapping)
     ]
-    said = [f"Compared: {', '.join(sizes)}." if sizes else ""]
-    if compared := details.get("compared"):
-        said.append(
-            f"{compared:,} pairs of images were correlated at {details.get('image_size')} pixels"
-            + (f"; the limit is {limit:.2f}" if (limit := finite(details.get("threshold"))) else "")
-        )
-        highest = finite(details.get("highest_correlation"))
-        said[-1] += f", the highest found {highest:.3f}." if highest is not None else "."
-    return " ".join(filter(None, said))
+    return f"Compared: {', '.join(sizes)}." if sizes else ""
 
 
 def _pair(pair: Metrics) -> PairRow:
@@ -171,14 +163,32 @@ def control(evidence: Evidence) -> ControlPanel | None:
     if decision is None:
         return None
     details = decision.details
-    auc, low, high = (finite(details.get(key)) for key in ("auc", "low", "high"))
-    null = details.get("null")
-    figure = None
-    if isinstance(null, Mapping) and auc is not None and len(null.get("counts") or ()):
-        note = f"macro AUC {auc:.3f} among those of labels dealt at random"
-        svg = figures.null(
-            "control", f"Label-shuffle control: {note}", null["edges"], null["counts"],
-            auc, (low, high),
-        )  # fmt: skip
-        figure = Panel("Shuffled labels", note, svg)
-    return ControlPanel(decision, figure, auc, low, high)
+    found = {"student": details, **{name: details.get(name) for name in NULLS if name in details}}
+    panels = (
+        _null_panel(f"control-{name}", NULLS[name], of)
+        for name, of in found.items()
+        if isinstance(of, Mapping)
+    )
+    banded = {check.name for check in decision.checks if check.low is not None and check.passed}
+    return ControlPanel(
+        decision,
+        tuple(panel for panel in panels if panel is not None),
+        tuple(
+            f"{check.name}: {check.detail}"
+            for check in decision.checks
+            if check.detail and check.name not in banded
+        ),
+    )
+
+
+def _null_panel(key: str, title: str, of: Mapping[str, Any]) -> Panel | None:
+    auc, low, high = (finite(of.get(name)) for name in ("auc", "low", "high"))
+    null = of.get("null")
+    if auc is None or not isinstance(null, Mapping) or not len(null.get("counts") or ()):
+        return None
+    note = f"macro AUC {auc:.3f}"
+    if low is not None and high is not None:
+        note += f"; chance gives {low:.3f} to {high:.3f}"
+    described = f"Label-shuffle control, {title}: {note}"
+    svg = figures.null(key, described, null["edges"], null["counts"], auc, (low, high))
+    return Panel(title, note, svg)

@@ -14,23 +14,36 @@ from trainer import metrics
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One metric of the score table: its key in `metrics.summary`, and its heading."""
+    """One metric of the score table.
+
+    Attributes:
+        key: in `metrics.summary`.
+        label: its heading.
+        lower: lower is better.
+        headline: the gate measures its interval; the others are described, and stand below.
+    """
 
     key: str
     label: str
-    lower: bool = False  # lower is better
+    lower: bool = False
+    headline: bool = False
 
 
 COLUMNS = (
-    Column("macro_auc", "Macro AUC"),
-    Column("balanced_accuracy", "Balanced accuracy"),
-    Column("accuracy", "Accuracy"),
+    Column("macro_auc", "Macro AUC", headline=True),
+    Column("balanced_accuracy", "Balanced accuracy", headline=True),
+    Column("brier", "Brier score", lower=True, headline=True),
+    Column("macro_average_precision", "Macro PR-AUC"),
     Column("macro_f1", "Macro F1"),
-    Column("micro_auc", "Micro AUC"),
-    Column("brier", "Brier score", lower=True),
     Column("expected_calibration_error", "Calibration error", lower=True),
+    Column("accuracy", "Accuracy"),
+    Column("micro_auc", "Micro AUC"),
 )
-ORDINAL = Column("quadratic_kappa", "Quadratic kappa")  # only where classes have an order
+KINDS = ("student", "teacher", "live", None)  # the order of rows; None: baselines
+ORDINAL = (  # only where classes have an order
+    Column("quadratic_kappa", "Quadratic kappa"),
+    Column("mean_stage_error", "Mean stage error", lower=True),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +71,7 @@ class ClassRow:
     precision: float | None
     recall: float | None
     f1: float | None
+    average_precision: float | None
     auc: float | None
     teacher_auc: float | None
 
@@ -168,7 +182,7 @@ def _scores(
 ) -> Scores:
     dataset = evidence.dataset
     severity = dataset.order if dataset.severity else None
-    columns = COLUMNS if severity is None else (*COLUMNS, ORDINAL)
+    columns = COLUMNS if severity is None else (*COLUMNS, *ORDINAL)
     counted = {
         "min_per_class": least_people(evidence),
         "subjects": evidence.predictions.subjects if level == "slice" else None,
@@ -192,7 +206,7 @@ def _scores(
             tuple(finite(found.get(column.key)) for column in columns),
             tuple(told[name].get(column.key) for column in columns) if name in told else (),
         )
-        for name, found in measured.items()
+        for name, found in sorted(measured.items(), key=lambda of: KINDS.index(kinds.get(of[0])))
     )
     return Scores(
         level,
@@ -216,7 +230,10 @@ def _class_rows(
             rank,
             student["support"][label],
             *(finite(student[key][label]) for key in ("precision", "recall", "f1")),
-            finite(student["auc"][label]) if student["evaluable"][label] else None,
+            *(
+                finite(student[key][label]) if student["evaluable"][label] else None
+                for key in ("average_precision", "auc")
+            ),
             finite(teacher.get("auc", nothing)[label]) if student["evaluable"][label] else None,
         )
         for rank, label in enumerate(dataset.order)

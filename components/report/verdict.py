@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from components.report.evidence import Evidence, Override
 from components.report.judgement import Interval, Judgement, finite
-from components.report.words import moment
+from components.report.words import interval, moment, sentence
 from evaluation.outcome import Check, Outcome
 
 MAX_REASONS = 8
@@ -77,6 +77,19 @@ def verdict(evidence: Evidence) -> Verdict:
     elif decision.outcome is Outcome.REFUSED and evidence.predictions is None:
         lead = f"The run stopped at {stopped or 'a gate'}, before any model was judged."
     return Verdict(kind, icon, title, lead, few(decision.reasons))
+
+
+def caveats(evidence: Evidence, judged: Judgement) -> tuple[str, ...]:
+    """What a reader of the verdict should know with it."""
+    found = []
+    csf = judged.differences.get("student - total CSF")
+    if csf is not None and csf.known and csf.low <= 0 <= csf.high:
+        found.append(
+            "Not shown to be better than total CSF, one number measured by hand-made rules: "
+            f"difference in macro AUC {interval(csf)}."
+        )
+    found += [sentence(note) for note in judged.notes]
+    return tuple(found) if evidence.predictions is not None else ()
 
 
 def _of_the_data(evidence: Evidence) -> tuple[str, ...]:

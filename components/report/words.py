@@ -55,6 +55,11 @@ def worded(value: Any) -> str:
     return measure(value)
 
 
+def sentence(text: str) -> str:
+    """A remark as a sentence: a capital first, a full stop last."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
+
+
 def breakable(name: str) -> Markup:
     """A name that a narrow column may break between its words: Moderate|Demented, brain_|q05."""
     return Markup("<wbr>").join(re.split(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[_/-])", name))

@@ -8,9 +8,10 @@ import io
 
 import numpy as np
 import pytest
+from markupsafe import Markup, escape
 from PIL import Image, ImageDraw
 
-from components.report import samples, storage
+from components.report import html, samples, storage, style
 from components.report.evidence import (
     Calibration,
     Count,
@@ -291,6 +292,22 @@ def make_evidence():
 def evidence():
     """The usual evidence: 84 people, 8 slices each, 4 classes, passed."""
     return build()
+
+
+@pytest.fixture(scope="session")
+def page(evidence):
+    """The whole report, drawn once: matplotlib takes seconds."""
+    return html.render(evidence)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Panels say what they would show; for tests of what the page says, not of how it looks."""
+
+    def panel(name, description, draw, size=None):
+        return Markup(f'<svg role="img" aria-label="{escape(description)}"></svg>')
+
+    monkeypatch.setattr(style, "panel", panel)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,32 @@ def test_sections_come_in_order(text):
     assert found == list(card.NAMES.values())
 
 
+def test_the_headline_stands_on_top_with_what_it_does_not_show(evidence, text):
+    headline = evidence.decision.details["intervals"]["student"]["macro_auc"]
+    top = words(text).split("## 2.")[0]
+    assert "**Macro AUC {:.3f} [{:.3f}, {:.3f}] on 84 test people.**".format(*headline) in top
+    details = evidence.decision.details | {
+        "differences": {"student - total CSF": [0.013, -0.018, 0.043]}
+    }
+    decision = dataclasses.replace(evidence.decision, details=details)
+    told = words(card.markdown(dataclasses.replace(evidence, decision=decision)))
+    assert "- Not shown to be better than total CSF" in told.split("## 2.")[0]
+
+
+def test_long_tables_hide_behind_their_caption(text):
+    assert text.count("<details><summary>") == text.count("</details>") > 5
+    for caption in ("CLAIM, 2024 update", "TRIPOD+AI (2024)", "Per slice", "Leak check:"):
+        assert f"<details><summary>{caption}" in text
+
+
+def test_phantoms_need_no_consent_and_real_images_do(evidence):
+    real = dataclasses.replace(evidence, config={**evidence.config, "data": {"source": "folder"}})
+    assert "no consent is needed" in card.markdown(evidence)
+    assert "Age, sex" not in card.markdown(evidence)
+    assert "no consent is needed" not in card.markdown(real)
+    assert "Consent, approval and terms of use" in card.markdown(real)
+
+
 def test_research_use_comes_first_and_stands_in_the_use(text):
     assert text.splitlines()[2] == "**Research use only, not for diagnosis.**"
     assert text.count("Research use only, not for diagnosis.") == 2

@@ -36,6 +36,7 @@ def test_rows_equal_the_metrics_of_the_same_predictions(evidence, levels, model)
 def test_baselines_stand_beside_with_their_own_numbers(evidence, levels):
     rows = {row.name: row for row in levels[0].rows if row.kind == "baseline"}
     assert list(rows) == ["Constant prior", "Total CSF"]
+    assert [row.kind for row in levels[0].rows[:2]] == ["student", "teacher"]
     assert rows["Constant prior"].values[0] == 0.5
     measured = evidence.baselines["total CSF"]["subject"]
     assert rows["Total CSF"].values[0] == measured["macro_auc"]
@@ -121,8 +122,12 @@ def test_a_class_of_too_few_people_has_no_number_and_no_curve(make_evidence):
         expected = metrics.one_vs_rest_auc(level.probabilities["student"], level.labels)
         student = next(row for row in level.rows if row.kind == "student")
         assert student.values[0] == pytest.approx(np.delete(expected, 1).mean())
-    panel = curves.curves(evidence, levels).roc[3]
-    assert (panel.svg, panel.void) == (None, "2 people of this class")
+    drawn = curves.curves(evidence, levels)
+    assert (drawn.roc[3].svg, drawn.roc[3].void) == (None, "2 people of this class")
+    headline = next(row for row in levels[0].rows if row.kind == "student").values
+    by_key = dict(zip((column.key for column in levels[0].columns), headline, strict=True))
+    assert f"student\u00a0{by_key['macro_auc']:.3f}" in drawn.roc[-2].note
+    assert f"student\u00a0{by_key['macro_average_precision']:.3f}" in drawn.pr[-2].note
 
 
 def test_undoing_the_temperature_gives_the_softmax_of_the_logits():
