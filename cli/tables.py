@@ -205,15 +205,20 @@ def show_runs(records: list[RunRecord]) -> None:
     wide = console.width >= WIDE
     columns = ["run", "outcome", *(["started (UTC)", "seconds"] if wide else []), "version"]
     rows = [_run_row(record, wide=wide) for record in records]
-    table = Table(box=None, padding=(0, 2) if wide else (0, 1, 0, 0))
+    gap = 2
+    table = Table(box=None, padding=(0, gap, 0, 0))
+    left = console.width
     for place, column in enumerate(columns):
-        side = "right" if column in ("seconds", "version") else "left"
         width = max(len(column), *(len(row[place]) for row in rows))
-        table.add_column(column, justify=side, min_width=width)  # only the reason is cut
-    table.add_column("reason", overflow="ellipsis", no_wrap=True)
+        left -= width + gap
+        side = "right" if column in ("seconds", "version") else "left"
+        table.add_column(column, justify=side, no_wrap=True)
+    table.add_column("reason", no_wrap=True)
     for record, row in zip(records, rows, strict=True):
         row[1].stylize(COLOURS.get(record.status, ""))
-        table.add_row(*row, Text(record.reason))
+        reason = Text(record.reason)
+        reason.truncate(max(left - gap, len("reason")), overflow="ellipsis")  # it alone is cut
+        table.add_row(*row, reason)
     console.print(table)
 
 

@@ -40,7 +40,9 @@ def test_the_newest_span_is_compared_by_default(dataset):
     rows = [line for line in result.output.splitlines() if line.startswith("●")]
     assert any("high_frequency_energy" in row for row in rows)
     assert all(len(line) <= 80 for line in result.output.splitlines()[:-1])
-    assert result.output.splitlines()[-1].startswith("span-2 (24 people) against span-1 (24)")
+    assert result.output.splitlines()[-1].startswith(
+        "refused: span-2 (24 people) against span-1 (24)"
+    )
 
 
 def test_json_has_everything(dataset):

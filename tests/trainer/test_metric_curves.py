@@ -58,3 +58,15 @@ def test_one_class_alone_has_no_macro_curve():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="NaN or infinity in 1 of 1 rows"):
         metric_curves.roc_curves([[np.nan, 1.0]], [0])
+
+
+def test_the_macro_curve_may_leave_out_classes_that_are_not_evaluable():
+    rng = np.random.default_rng(5)
+    labels = np.array([0] * 9 + [1] * 9 + [2] * 2)
+    table = rng.dirichlet(np.ones(3), labels.size)
+    for curves in (metric_curves.roc_curves, metric_curves.precision_recall_curves):
+        every, some = curves(table, labels), curves(table, labels, evaluable=[0, 1])
+        assert some.macro.area == pytest.approx(np.mean([of.area for of in every.classes[:2]]))
+        assert some.macro.area != pytest.approx(every.macro.area)
+        assert some.classes[2] is not None
+        assert curves(table, labels, evaluable=[]).macro is None
