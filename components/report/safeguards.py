@@ -146,7 +146,7 @@ def _telling(features: Sequence[DriftFeature]) -> list[DriftFeature]:
 def _feature_panel(key: str, of: DriftFeature) -> Panel:
     name = short(of.name)
     note = f"divergence {_told(of.divergence)}, by chance below {_told(of.threshold)}"
-    note += f"; p {_told(of.adjusted_p)}"
+    note += f"; p, all tests, {_told(of.adjusted_p)}"
     svg = figures.shares(key, f"{name} in both groups; {note}", of.bins, of.reference, of.current)
     return Panel(f"{'▲ ' if of.drifted else ''}{name}", note, svg)
 

@@ -12,6 +12,8 @@ from components.report.judgement import Interval
 from components.report.judgement import interval as parsed
 from components.report.storage import plain
 
+ROUNDING = 1e-12  # what is less differs from 0 by the order of a sum
+
 
 def measure(value: Any) -> str:
     """A value short enough for a table: integers whole, others to three decimals or four digits."""
@@ -22,8 +24,8 @@ def measure(value: Any) -> str:
     if isinstance(value, int | float):
         if math.isnan(value):
             return "not evaluable"
-        if float(value).is_integer():
-            return f"{value:,.0f}"
+        if float(value).is_integer() or abs(value) < ROUNDING:
+            return f"{round(value):,}"
         return f"{value:.3f}" if 1e-3 <= abs(value) < 1e3 else f"{value:.4g}"
     return json.dumps(plain(value))
 

@@ -385,6 +385,7 @@ def test_an_override_is_stamped_with_who_and_why(make_evidence, light):
         (4.0, "4"),
         (0.74214, "0.742"),
         (1e-6, "1e-06"),
+        (-1.4e-31, "0"),
         (12345.678, "1.235e+04"),
         (True, "True"),
         ([1, 2], "[1, 2]"),
