@@ -46,6 +46,7 @@ PRETRAIN = PretrainSettings(
 FINETUNE = FinetuneSettings(
     input=INPUT, backbone=BACKBONE, epochs=3, checkpoint_every_seconds=OFTEN
 )
+PLAIN = FINETUNE.model_copy(update={"augmentation": "none"})  # compiled sooner
 DISTIL = DistilSettings(
     input=INPUT,
     epochs=3,
@@ -202,9 +203,10 @@ def epochs_trained(folder, settings, blobs, stop_after=None, **config) -> list[i
 
 
 def test_edited_code_does_not_continue_a_half_trained_stage(tmp_path, blobs):
-    assert epochs_trained(tmp_path, FINETUNE, blobs, stop_after=2, code_digest="old") == [1, 2]
-    assert epochs_trained(tmp_path, FINETUNE, blobs, code_digest="new") == [1, 2, 3]
-    assert epochs_trained(tmp_path, FINETUNE, blobs, code_digest="old") == [3]
+    old, new = {"code_digest": "old"}, {"code_digest": "new"}
+    assert epochs_trained(tmp_path, PLAIN, blobs, stop_after=2, **old) == [1, 2]
+    assert epochs_trained(tmp_path, PLAIN, blobs, stop_after=1, **new) == [1]
+    assert epochs_trained(tmp_path, PLAIN, blobs, stop_after=3, **old) == [3]
 
 
 def test_a_finished_stage_killed_before_it_is_published_exports_without_training(tmp_path, blobs):
@@ -214,6 +216,7 @@ def test_a_finished_stage_killed_before_it_is_published_exports_without_training
             "epochs": 9,
             "optimizer": OptimizerSettings(learning_rate=1.0),
             "early_stopping_patience": 1,
+            "min_people_to_choose": 15,  # as many as there are
             "checkpoint_every_epochs": 4,
         }
     )
@@ -235,14 +238,14 @@ def test_old_states_of_a_stage_make_room_when_it_starts(tmp_path, blobs):
     for age, name in enumerate(["finetune-a", "finetune-b", "finetune-c", "distil-d"]):
         (root / name / "epoch-000001").mkdir(parents=True)
         os.utime(root / name, (1e9 - age, 1e9 - age))
-    epochs_trained(tmp_path, FINETUNE, blobs, stop_after=1)
+    epochs_trained(tmp_path, PLAIN, blobs, stop_after=1)
     left = {path.name for path in root.iterdir()}
     (own,) = left - {"finetune-a", "finetune-b", "distil-d"}
     assert own.startswith("finetune-")
     assert len(left) == 4
 
     os.utime(root / own, (1, 1))  # the oldest of all, yet the one to continue
-    assert epochs_trained(tmp_path, FINETUNE, blobs, stop_after=2) == [2]
+    assert epochs_trained(tmp_path, PLAIN, blobs, stop_after=2) == [2]
     assert {path.name for path in root.iterdir()} == left
 
 

@@ -100,7 +100,7 @@ def test_outputs_equal_the_reference_by_object_path(shared, variant):
             variable.assign(value)
 
 
-@pytest.mark.parametrize("variant", slow(BY_NAME, "r50_2x_sk0"))
+@pytest.mark.parametrize("variant", slow(BY_NAME, "r50_1x_sk1", "r50_2x_sk0"))
 def test_outputs_equal_the_reference_by_variable_name(shared, variant):
     folder = shared / "golden/simclr"
     names = json.loads((folder / f"{variant}.json").read_text())
@@ -163,14 +163,13 @@ PUBLISHED = {  # depth, width, selective kernels: trainable parameters
     (18, 1, False): 11_180_736,
     (34, 1, False): 21_288_896,
 }
+FAST = ((18, 1, False), (50, 1, False))
 
 
 @pytest.mark.parametrize(
     ("network", "count"),
     [
-        pytest.param(
-            network, count, marks=() if network[:2] in ((18, 1), (50, 1)) else pytest.mark.slow
-        )
+        pytest.param(network, count, marks=() if network in FAST else pytest.mark.slow)
         for network, count in PUBLISHED.items()
     ],
 )

@@ -178,11 +178,11 @@ def test_kernels_spread_over_colours_and_folded_again_are_the_same():
 
 
 def test_another_network_than_asked_for_is_refused(saved_model):
-    wanted = BackboneSettings(depth=50, width=0.125, sk_ratio=0.0625)
+    wanted = BackboneSettings(depth=18, width=0.125, sk_ratio=0.0625)
     with pytest.raises(CheckpointError) as caught:
         transfer(read(saved_model), COLOUR, wanted)
     message = str(caught.value)
-    assert "does not hold the network r50_0.125x_sk1" in message
+    assert "does not hold the network r18_0.125x_sk1" in message
     assert "base_model/conv2d/kernel needs the shape [3, 3, 3, 4]" in message
     assert "resnet/conv2d_fixed_padding/conv2d/kernel has [7, 7, 3, 8]" in message
     assert architecture_of(BACKBONE) in message
