@@ -30,6 +30,7 @@ def pushed(workspace: Path) -> bool:
     return (workspace / "registry" / "models.config").exists()
 
 
+@pytest.mark.slow  # test_resume.py says the same of a run that it makes anyway
 def test_twelve_test_people_are_insufficient_evidence(tmp_path, cortexflow):
     """A class needs five people to be counted, and all of them twenty; here each has three."""
     evidence, told, _ = run(
