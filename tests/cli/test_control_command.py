@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ml_metadata import metadata_store
-from ml_metadata.proto import metadata_store_pb2
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -20,6 +18,7 @@ from pipeline import controls, runs
 from pipeline.config import PipelineConfig
 from pipeline.runs import NodeState, RunFolder, RunRecord
 from pipeline.workspace import Workspace
+from tests.pipeline.finished import recorded
 
 CLASSES = ["mild", "non"]
 OUTPUTS = {
@@ -53,10 +52,11 @@ def place(tmp_path) -> Path:
     workspace, config = Workspace.at(tmp_path), PipelineConfig(name="quickstart")
     database = workspace.metadata(config.name)
     database.parent.mkdir(parents=True)
-    nodes = tuple(
-        NodeState(node=node, state="ran", execution_id=recorded(database, tmp_path / node, *output))
-        for node, output in OUTPUTS.items()
-    )
+    nodes = []
+    for node, (key, kind) in OUTPUTS.items():
+        (tmp_path / node).mkdir()
+        execution = recorded(database, {key: (tmp_path / node, kind)})
+        nodes.append(NodeState(node=node, state="ran", execution_id=execution))
     for split in ("train", "val", "test"):
         folder = tmp_path / "ImageExampleGen" / f"Split-{split}"
         folder.mkdir()
@@ -73,30 +73,11 @@ def place(tmp_path) -> Path:
     folder.write(
         RunRecord(
             id="quickstart-1", preset="quickstart", pipeline="quickstart", status="passed",
-            started=datetime.datetime.now(datetime.UTC), pid=os.getpid(), nodes=nodes,
+            started=datetime.datetime.now(datetime.UTC), pid=os.getpid(),
+            nodes=tuple(nodes),
         )
     )  # fmt: skip
     return tmp_path
-
-
-def recorded(database: Path, folder: Path, key: str, kind: str) -> int:
-    """Writes one execution with one output into the MLMD file."""
-    folder.mkdir()
-    settings = metadata_store_pb2.ConnectionConfig()
-    settings.sqlite.filename_uri = str(database)
-    store = metadata_store.MetadataStore(settings)
-    artifact_type = store.put_artifact_type(metadata_store_pb2.ArtifactType(name=kind))
-    execution_type = store.put_execution_type(metadata_store_pb2.ExecutionType(name="node"))
-    artifact = metadata_store_pb2.Artifact(type_id=artifact_type, uri=str(folder))
-    [number] = store.put_artifacts([artifact])
-    [execution] = store.put_executions([metadata_store_pb2.Execution(type_id=execution_type)])
-    event = metadata_store_pb2.Event(
-        artifact_id=number, execution_id=execution, type=metadata_store_pb2.Event.OUTPUT
-    )
-    event.path.steps.add().key = key
-    event.path.steps.add().index = 0
-    store.put_events([event])
-    return execution
 
 
 def test_a_dry_run_says_what_would_be_trained_and_how_long(place):
