@@ -21,18 +21,3 @@ from components.report import words
 )
 def test_values_are_short(value, shown):
     assert words.measure(value) == shown
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_what_is_not_shown_is_said_beside_the_verdict(evidence):
-    details = evidence.decision.details | {
-        "differences": {"student - total CSF": [0.013, -0.018, 0.043]},
-        "notes": ["ModerateDemented is not evaluable: 2 people, 5 needed"],
-    }
-    decision = dataclasses.replace(evidence.decision, details=details)
-    told = Reader(report.render(dataclasses.replace(evidence, decision=decision))).words
-    verdict = told.split("Intervals")[0]
-    assert "Not shown to be better than total CSF" in verdict
-    assert "0.013 [-0.018, 0.043]" in verdict
-    assert "ModerateDemented is not evaluable: 2 people, 5 needed." in verdict
-    assert "Not shown to be better" not in Reader(report.render(evidence)).words
