@@ -53,7 +53,7 @@ def override(
         The run's record with the override, and the version, which is live.
 
     Raises:
-        OverrideRefused: as `check`, or name or reason are empty.
+        OverrideRefused: as `check`; or name or reason are empty; or the model is a version already.
         RegistryError: the version cannot be pushed.
     """
     who, reason = who.strip(), reason.strip()
@@ -69,6 +69,7 @@ def override(
     lineage.annotate(
         workspace.metadata(config.name), artifact.id, {"override": json.dumps(document)}
     )
+    told = f"override: {reason}"
     version = registry.push(
         Path(student.uri) / SERVING,
         metrics=decision.metrics,
@@ -79,9 +80,17 @@ def override(
             "run": record.id,
             "override": document | {"outcome": decision.outcome, "reasons": [*decision.reasons]},
         },
-        reason=f"override: {reason}",
+        reason=told,
         who=who,
+        make_live=False,
     )
+    if "override" not in version.lineage:
+        raise OverrideRefused(
+            f"The very same model is version {version.number} already, which was not pushed by an "
+            f"override, so its manifest would not show this one. Nothing was made live. To use it: "
+            f"cortexflow promote {version.number}"
+        )
+    registry.promote(version.number, reason=told, who=who)
     record = record.model_copy(
         update={
             "override": made,

@@ -252,6 +252,30 @@ def test_a_push_that_breaks_leaves_the_word_and_no_deed(finished, monkeypatch):
     assert models(place).live().number == 2
 
 
+def test_a_model_that_is_a_version_already_is_not_passed_off_as_overridden(finished):
+    """Its manifest was written without the override, and manifests are never rewritten."""
+    place = finished(judged(FLOOR))
+    (place / "student" / "Format-Serving" / "saved_model.pb").write_text("old")
+    assert "cortexflow promote 1" in refusal(override(place, *BY))
+    assert [version.number for version in models(place).versions()] == [1]
+    assert folder_of(place).read().override is None
+
+
+def test_an_override_stopped_after_its_push_is_finished_by_the_next(finished, monkeypatch):
+    place, promote = finished(judged(FLOOR)), LocalRegistry.promote
+
+    def breaking(*_, **__):
+        raise RegistryError("another change does not end")
+
+    monkeypatch.setattr(LocalRegistry, "promote", breaking)
+    assert "does not end" in refusal(override(place, *BY))
+    assert models(place).live().number == 1
+    monkeypatch.setattr(LocalRegistry, "promote", promote)
+    assert override(place, *BY).exit_code == 0
+    assert models(place).live().number == 2
+    assert models(place).show(2).lineage["override"]["who"] == WHO
+
+
 def test_documents_are_kept_and_read_again(finished):
     place = finished(judged(FLOOR))
     workspace, folder = Workspace.at(place), folder_of(place)
