@@ -10,6 +10,7 @@ import json
 import os
 from pathlib import Path
 
+from ingest.atomic import sync_folder
 from schema.errors import CortexflowError
 
 FILE, LOCK = "touches.jsonl", "touches.lock"
@@ -72,7 +73,7 @@ def _record(path: Path, people: str, candidate: str) -> int:
             file.write(json.dumps(line).encode() + b"\n")
             os.fsync(file.fileno())
         if not content:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     return len(seen | {candidate})
 
 
@@ -85,11 +86,3 @@ def _entry(line: bytes) -> dict[str, str]:
             f"The record of touches of the test split is damaged (received the line {line[:80]!r})."
             f" Restore {FILE} from a backup; deleting it would hide looks at the test split."
         ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ from components.report.evidence import Dataset, Evidence
 from components.report.figures import Line
 from components.report.panels import Panel
 from components.report.scores import Scores
+from evaluation.calibration import uncalibrated
 from trainer import metric_curves, metrics
 from trainer.metric_curves import Curve
 from trainer.metrics import Reliability
@@ -195,20 +196,6 @@ def calibration(evidence: Evidence, levels: Sequence[Scores]) -> tuple[Panel, ..
             _spread(f"conf{position}", scores),
         ]
     return tuple(panels)
-
-
-def uncalibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Undoes temperature scaling.
-
-    Args:
-        probabilities: float[N, C], softmax(logits / temperature).
-        temperature: what the logits were divided by.
-
-    Returns:
-        float64[N, C], softmax(logits); of a probability that float32 holds as 0, 0.
-    """
-    powers = np.power(np.asarray(probabilities, np.float64), temperature)
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _reliability(key: str, scores: Scores, series: Mapping[str, np.ndarray]) -> Panel:
