@@ -177,6 +177,8 @@ def calibration(evidence: Evidence, levels: Sequence[Scores]) -> tuple[Panel, ..
     Where the student was calibrated, its reliability before is drawn beside: its probabilities are
     softmax(logits / T), so that their T-th powers, made to sum to 1 again, are softmax(logits).
     """
+    if not levels:  # no answers, or such as cannot be measured
+        return ()
     found = evidence.calibrations.get("student")
     before = None
     if found is not None and found.temperature != 1 and evidence.predictions is not None:

@@ -6,7 +6,7 @@ Half of the people train, 15 % validate, 35 % (84 people) test. Leak check and d
 the training, the label-shuffle control beside it, and the gate asks the student to match total CSF;
 to show that it beats it, some 470 test people are needed. Expect `passed`: a student of about
 .86 subject-level macro AUC (floor .70; best possible on this phantom .92) beside .85 for total CSF,
-one hand-made number. Measured 2026-11-21 on 2 cores: 85 s, 1.4 GiB; again from the cache 17 s.
+one hand-made number. Measured 2026-11-21 on 2 cores: 2 min 9 s.
 Other splits, seeds and orders of the data gave students of .79 to .86.
 """
 
