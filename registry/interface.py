@@ -6,6 +6,7 @@ is whole and verified.
 """
 
 import dataclasses
+import datetime
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,13 +73,63 @@ class Version:
 
 
 @dataclasses.dataclass(frozen=True)
+class Traffic:
+    """Who answers requests that name neither a version nor a label.
+
+    Attributes:
+        live: the version that answers; None when nothing is live.
+        canary: the version that is tried out beside it, None when there is none.
+        percent: share of requests that the canary answers, 0 to 100; 0 without one. A canary of 0
+            percent is loaded and answers those who ask for it by name.
+    """
+
+    live: int | None
+    canary: int | None = None
+    percent: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """What tells two versions apart, B against A.
+
+    Attributes:
+        added, removed, changed: paths of files.
+        metrics: dotted name → (value in A, value in B), of those that differ.
+        lineage: likewise.
+    """
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+    metrics: Mapping[str, tuple[Any, Any]]
+    lineage: Mapping[str, tuple[Any, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """What reading the whole audit log showed.
+
+    Attributes:
+        entries: how many lines were read.
+        head: hash of the last one; kept elsewhere, it proves later that nothing was cut off.
+        keyed: hashes are HMACs with a key, so that nobody without it can write a history.
+        faults: what is wrong, in words with line numbers; empty when nothing is.
+    """
+
+    entries: int
+    head: str
+    keyed: bool
+    faults: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Event:
     """One change of a registry.
 
     Attributes:
         sequence: 1, 2, 3 …, in the order in which changes were begun.
         time: UTC time of its beginning, ISO 8601.
-        action: `push`, `promote` or `rollback`.
+        action: `push`, `promote`, `rollback`, `set_traffic` or `gc`.
         version: the version it is about.
         previous: the version live before, None when there was none.
         live: the version live after it; None while unknown or when nothing is live.
@@ -86,6 +137,8 @@ class Event:
         reason: why.
         state: `done`, `abandoned` (a crash undid it) or `unfinished` (the next change settles it).
         manifest_sha256: of a push that is done: digest of the manifest as written.
+        canary: the canary after it, None when there is none.
+        percent: the canary's share after it.
     """
 
     sequence: int
@@ -98,6 +151,8 @@ class Event:
     reason: str
     state: str
     manifest_sha256: str | None = None
+    canary: int | None = None
+    percent: int = 0
 
 
 class Registry(Protocol):
@@ -135,6 +190,44 @@ class Registry(Protocol):
         Raises:
             RegistryError: there is nothing to go back to.
             VerificationError: it is not what was pushed.
+        """
+
+    def set_traffic(
+        self, canary: int | None, percent: int, *, reason: str, who: str, dry_run: bool = False
+    ) -> Traffic:
+        """Gives a verified version `percent` of the requests beside the live one; None ends it.
+
+        Raises:
+            RegistryError: nothing is live, the canary is the live version or does not exist, or the
+                share is not within 0 to 100.
+            VerificationError: the canary is not what was pushed.
+        """
+
+    def traffic(self) -> Traffic:
+        """Returns who answers now, from the pointer alone."""
+
+    def served_at(self, moment: datetime.datetime) -> Traffic:
+        """Returns who answered at a moment (with time zone), from the audit log alone."""
+
+    def diff(self, a: int, b: int) -> Difference:
+        """Tells two versions apart by their manifests.
+
+        Raises:
+            RegistryError: there is no such version.
+        """
+
+    def gc(self, keep: int = 5, *, reason: str, who: str, dry_run: bool = False) -> tuple[int, ...]:
+        """Removes versions other than live, canary, previous and the newest `keep`.
+
+        Returns:
+            The numbers removed, ascending; those that would be, with `dry_run`.
+        """
+
+    def audit(self, head: str | None = None) -> Audit:
+        """Reads the audit log and looks for edits, deletions, truncation and reordering.
+
+        Args:
+            head: hash that an earlier audit gave: it must still be among the entries.
         """
 
     def live(self) -> Version | None:
