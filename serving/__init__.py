@@ -1,1 +1,1 @@
-"""The model server: TF Serving's REST and gRPC, answered without TensorFlow where LiteRT suffices."""
+"""The model server: TF Serving's REST and gRPC, without TensorFlow where LiteRT suffices."""
