@@ -19,6 +19,21 @@ class Limits(Settings):
     max_image_bytes: PositiveInt = 8 << 20
     max_pixels: PositiveInt = 4_000_000
     max_json_depth: PositiveInt = 16
+    max_json_values: PositiveInt = 100_000
+    max_header_bytes: PositiveInt = 32 << 10  # request line and headers
+    max_buffered_bytes: PositiveInt = 256 << 20  # bodies of all requests together
+    max_connections: PositiveInt = 1024
+    header_seconds: PositiveFloat = 10.0  # from the connection, or the last answer, to the headers
+    body_seconds: PositiveFloat = 30.0  # from the headers to the end of the body
+
+
+class LogSettings(Settings):
+    """The prediction log: a span is closed when it is large or old enough, whichever is first."""
+
+    max_bytes: PositiveInt = 32 << 20  # of records, before compression
+    max_seconds: PositiveFloat = 3600.0
+    queue: PositiveInt = 10_000  # requests waiting to be written; more are dropped and counted
+    flush_seconds: PositiveFloat = 0.5  # the most that kill -9 loses
 
 
 class BatchingSettings(Settings):
@@ -54,6 +69,9 @@ class ServerSettings(Settings):
         poll_seconds: between looks at `models.config`.
         input_gate: refuse images unlike those the model was trained on, where its bundle says how.
         prediction_log: folder of the spans that monitoring reads; None writes none.
+        log: when a span of it is closed.
+        allow_reload: answer HandleReloadConfigRequest; None: where `host` is a loopback address,
+            since whoever reaches the port may then choose what is served.
         drain_seconds: the most that stopping waits for requests under way.
     """
 
@@ -65,6 +83,8 @@ class ServerSettings(Settings):
     poll_seconds: PositiveFloat = 0.1
     input_gate: bool = True
     prediction_log: Path | None = None
+    log: LogSettings = LogSettings()
+    allow_reload: bool | None = None
     drain_seconds: PositiveFloat = 20.0
     limits: Limits = Limits()
     batching: BatchingSettings = BatchingSettings()

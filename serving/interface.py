@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from registry.interface import Traffic
 from registry.serving_config import ModelConfig
 
 # TensorFlow Serving's words (tensorflow_serving/apis/get_model_status.proto).
@@ -154,9 +155,16 @@ class Engine(Protocol):
             ServingError: a version cannot be loaded; nothing was changed.
         """
 
+    def models(self) -> Mapping[str, Traffic]:
+        """Who answers requests that name neither a version nor a label, for every model served."""
+
     def observe(self, observer: Observer) -> None:
         """Calls `observer` after each request, on the event loop; it must not wait."""
 
     @property
     def ready(self) -> bool:
         """Every configured model has a live version that answers, and nothing is stopping."""
+
+    @property
+    def queued(self) -> int:
+        """Images that wait for their turn."""
