@@ -8,11 +8,11 @@ leaves who wanted what. Lines are objects with named fields: a later hash chain 
 import dataclasses
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from registry import durable
-from registry.interface import Event, RegistryError
+from registry.interface import Event, RegistryError, Traffic
 
 
 def read(path: Path) -> tuple[Event, ...]:
@@ -45,10 +45,11 @@ def begin(
     action: str,
     version: int,
     previous: int | None,
+    wanted: Traffic,
     who: str,
     reason: str,
 ) -> int:
-    """Writes an intent; returns its sequence number."""
+    """Writes an intent, with who shall answer after it; returns its sequence number."""
     sequence = events[-1].sequence + 1 if events else 1
     intent = {
         "sequence": sequence,
@@ -56,6 +57,8 @@ def begin(
         "action": action,
         "version": version,
         "previous": previous,
+        "canary": wanted.canary,
+        "percent": wanted.percent,
         "who": who,
         "reason": reason,
     }
@@ -64,10 +67,11 @@ def begin(
 
 
 def close(
-    path: Path, sequence: int, *, state: str, live: int | None, manifest_sha256: str | None = None
+    path: Path, sequence: int, *, state: str, traffic: Traffic, manifest_sha256: str | None = None
 ) -> None:
-    """Writes the outcome of an intent: `done` or `abandoned`, and the version live after it."""
-    outcome: dict[str, object] = {"closes": sequence, "state": state, "live": live}
+    """Writes the outcome of an intent: `done` or `abandoned`, and who answers after it."""
+    outcome: dict[str, object] = {"closes": sequence, "state": state}
+    outcome |= dataclasses.asdict(traffic)
     if manifest_sha256:
         outcome["manifest_sha256"] = manifest_sha256
     durable.append(path, json.dumps(outcome, sort_keys=True).encode())
@@ -81,21 +85,24 @@ def mend(path: Path) -> None:
         durable.write(path, whole)
 
 
-def way_back(events: Sequence[Event]) -> list[int]:
+def way_back(moves: Iterable[tuple[str, int | None]]) -> list[int]:
     """Replays which versions were live: the last is live, the one before is the way back.
 
     A rollback forgets what it rolled back from, so that the next one goes further back instead of
     returning to the version that was bad.
+
+    Args:
+        moves: every change's action and the version live after it, oldest first.
     """
     stack: list[int] = []
-    for event in events:
-        if event.live is None or (stack and stack[-1] == event.live):
+    for action, live in moves:
+        if live is None or (stack and stack[-1] == live):
             continue
-        if event.action == "rollback" and event.live in stack:
-            while stack[-1] != event.live:
+        if action == "rollback" and live in stack:
+            while stack[-1] != live:
                 stack.pop()
             continue
-        stack.append(event.live)
+        stack.append(live)
     return stack
 
 

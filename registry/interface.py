@@ -137,8 +137,8 @@ class Event:
         reason: why.
         state: `done`, `abandoned` (a crash undid it) or `unfinished` (the next change settles it).
         manifest_sha256: of a push that is done: digest of the manifest as written.
-        canary: the canary after it, None when there is none.
-        percent: the canary's share after it.
+        canary: the canary after it, None when there is none; while unfinished, the one asked for.
+        percent: the canary's share after it; while unfinished, the one asked for.
     """
 
     sequence: int
@@ -175,7 +175,9 @@ class Registry(Protocol):
         """
 
     def promote(self, version: int, *, reason: str, who: str, dry_run: bool = False) -> Version:
-        """Verifies a version and makes it live; `dry_run` only verifies.
+        """Verifies a version and makes it live, which ends a canary; `dry_run` only verifies.
+
+        A version that is live already stays so, and its canary with it.
 
         Raises:
             RegistryError: there is no such version.
@@ -186,6 +188,9 @@ class Registry(Protocol):
         self, to: int | None = None, *, reason: str, who: str, dry_run: bool = False
     ) -> Version:
         """Makes the previously live version (or version `to`) live again; `dry_run` only verifies.
+
+        Ends a canary, also where `to` is the live version. What was rolled back from is neither
+        loaded nor ever gone back to by a later rollback.
 
         Raises:
             RegistryError: there is nothing to go back to.
@@ -232,6 +237,9 @@ class Registry(Protocol):
 
     def live(self) -> Version | None:
         """Returns the version that serves, None when nothing does."""
+
+    def canary(self) -> Version | None:
+        """Returns the version that is tried out beside the live one, None when there is none."""
 
     def previous(self) -> Version | None:
         """Returns the version that `rollback()` would make live, None when there is none."""

@@ -1,6 +1,6 @@
 """A registry in a local folder, in TF Serving's own layout.
 
-    REGISTRY/models.config              the pointer: loaded versions, label `live`
+    REGISTRY/models.config              the pointer: loaded versions, `live`, `canary`, its share
     REGISTRY/NAME/3/saved_model.pb …    version 3, immutable
     REGISTRY/NAME/manifests/3.json      SHA-256 of every file, metrics, lineage, who, why
     REGISTRY/NAME/history.jsonl         every change, with its intent written first
@@ -8,7 +8,7 @@
 A push copies beside the final place, makes the copy durable, reads it back, and only then renames
 it; the pointer moves last and by one rename. TF Serving itself has served half-copied models
 (tensorflow/serving#1086). Whatever a crash leaves behind is invisible, and the next change settles
-it. The previously live version stays loaded, so that a rollback needs no loading.
+it. The version that a rollback goes to is always loaded, so that a rollback needs no loading.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ import dataclasses
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from registry import durable, history, manifest
-from registry.interface import Event, File, RegistryError, VerificationError, Version
+from registry.interface import Event, File, RegistryError, Traffic, VerificationError, Version
 from registry.pointer import Pointer
 
 LOCK_TIMEOUT = 60.0  # seconds; a push of a large model holds the lock while it copies
@@ -104,8 +104,17 @@ class LocalRegistry:
 
     def live(self) -> Version | None:
         """Returns the version that serves, None when nothing does."""
-        number = self._pointer.read()
+        number = self._pointer.read().live
         return None if number is None else self.show(number)
+
+    def canary(self) -> Version | None:
+        """Returns the version that is tried out beside the live one, None when there is none."""
+        number = self._pointer.read().canary
+        return None if number is None else self.show(number)
+
+    def traffic(self) -> Traffic:
+        """Returns who answers now, from the pointer alone."""
+        return self._pointer.read()
 
     def previous(self) -> Version | None:
         """Returns the version that `rollback()` would make live, None when there is none."""
@@ -192,7 +201,10 @@ class LocalRegistry:
                 return self._add(version, staged, make_live)
 
     def promote(self, version: int, *, reason: str, who: str, dry_run: bool = False) -> Version:
-        """Verifies a version and makes it live; a version that is live already stays so.
+        """Verifies a version and makes it live, which ends a canary.
+
+        A canary is tried out against one live version, so every other live version ends the trial.
+        A version that is live already stays so, and its canary with it.
 
         Raises:
             RegistryError: there is no such version.
@@ -208,7 +220,8 @@ class LocalRegistry:
     ) -> Version:
         """Makes the previously live version, or version `to`, live again, once verified.
 
-        A second rollback goes further back: it never returns to what was rolled back from.
+        A second rollback goes further back: it never returns to what was rolled back from, which
+        is no longer loaded either. A canary ends, also where `to` is the live version.
 
         Raises:
             RegistryError: there is nothing to go back to, or no version `to`.
@@ -219,7 +232,53 @@ class LocalRegistry:
         with self._change():
             return self._move("rollback", self._target(to), reason, who)
 
+    def set_traffic(
+        self, canary: int | None, percent: int, *, reason: str, who: str, dry_run: bool = False
+    ) -> Traffic:
+        """Gives a verified version `percent` of the requests beside the live one; None ends it.
+
+        Raises:
+            RegistryError: nothing is live, the canary is the live version or does not exist, or the
+                share is not within 0 to 100.
+            VerificationError: the canary is not what was pushed.
+        """
+        if dry_run:
+            return self._checked_traffic(canary, percent)
+        with self._change():
+            wanted = self._checked_traffic(canary, percent)
+            before = self._pointer.read()
+            if wanted != before:
+                about = canary if canary is not None else before.canary
+                assert about is not None  # without a canary before and after nothing differs
+                sequence = self._begin("set_traffic", about, reason, who, wanted)
+                self._point("set_traffic", wanted)
+                self._close(sequence, "done")
+            return wanted
+
     # ------------------------------------------------------------------ inside
+
+    def _checked_traffic(self, canary: int | None, percent: int) -> Traffic:
+        live = self._pointer.read().live
+        if canary is None:
+            return Traffic(live)
+        if not 0 <= percent <= 100:
+            raise RegistryError(f"A canary's share is 0 to 100 percent (received {percent}).")
+        if live is None:
+            raise RegistryError(f"{self.name} has no live version. Promote version {canary}.")
+        if canary == live:
+            raise RegistryError(f"Version {canary} is live already: it cannot be its own canary.")
+        self.verify(canary)
+        return Traffic(live, canary, percent)
+
+    def _point(self, action: str, traffic: Traffic) -> None:
+        """Moves the pointer; what is next on the way back stays loaded, what was left does not.
+
+        A server without our labels, TF Serving by default, answers with the newest version that is
+        loaded: a version that was rolled back from must not be among them.
+        """
+        moves = [(event.action, event.live) for event in self.history()]
+        back = self._back([*moves, (action, traffic.live)], traffic.live)
+        self._pointer.move(traffic, () if back is None else (back,))
 
     @contextlib.contextmanager
     def _staged(self, source: Path, files: tuple[File, ...]) -> Iterator[Path]:
@@ -247,23 +306,29 @@ class LocalRegistry:
         os.rename(staged, self.path(version.number))
         durable.sync_folder(self._folder)
         if make_live:
-            self._pointer.move(version.number)
+            self._point("push", Traffic(version.number))
         self._close(sequence, "done", version.number)
         return version
 
     def _move(self, action: str, number: int, reason: str, who: str) -> Version:
         version = self.verify(number)
-        if self._pointer.read() != number:
-            sequence = self._begin(action, number, reason, who)
-            self._pointer.move(number)
+        before, wanted = self._pointer.read(), Traffic(number)
+        # To promote what is live changes nothing; to roll back to it ends a canary.
+        if before.live != number or (action == "rollback" and before != wanted):
+            sequence = self._begin(action, number, reason, who, wanted)
+            self._point(action, wanted)
             self._close(sequence, "done")
         return version
 
     def _previous_number(self) -> int | None:
+        moves = [(event.action, event.live) for event in self.history()]
+        return self._back(moves, self._pointer.read().live)
+
+    def _back(self, moves: Sequence[tuple[str, int | None]], live: int | None) -> int | None:
+        """The version to go back to from `live`; those that are gone are passed over."""
         present = set(self._numbers())
-        live = self._pointer.read()
-        way = history.way_back(self.history())
-        while way and (way[-1] == live or way[-1] not in present):
+        way = [number for number in history.way_back(moves) if number in present]
+        while way and way[-1] == live:
             way.pop()
         return way[-1] if way else None
 
@@ -296,13 +361,17 @@ class LocalRegistry:
     def _manifest(self, number: int) -> Path:
         return self._manifests / f"{number}.json"
 
-    def _begin(self, action: str, number: int, reason: str, who: str) -> int:
+    def _begin(
+        self, action: str, number: int, reason: str, who: str, wanted: Traffic | None = None
+    ) -> int:
+        before = self._pointer.read()
         return history.begin(
             self._history,
             self.history(),
             action=action,
             version=number,
-            previous=self._pointer.read(),
+            previous=before.live,
+            wanted=wanted or before,
             who=who,
             reason=reason,
         )
@@ -313,7 +382,7 @@ class LocalRegistry:
             self._history,
             sequence,
             state=state,
-            live=self._pointer.read(),
+            traffic=self._pointer.read(),
             manifest_sha256=digest,
         )
 
@@ -357,5 +426,6 @@ class LocalRegistry:
                     event.version if done else None,
                 )
             else:
-                done = self._pointer.read() == event.version
+                live = event.previous if event.action == "set_traffic" else event.version
+                done = self._pointer.read() == Traffic(live, event.canary, event.percent)
                 self._close(event.sequence, "done" if done else "abandoned")

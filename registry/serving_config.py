@@ -10,10 +10,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from registry.interface import RegistryError
+from registry.interface import RegistryError, Traffic
 
 LIVE = "live"
+CANARY = "canary"
 
+_SHARE = re.compile(r"traffic-(0|[1-9][0-9]?|100)")
 _TOKEN = re.compile(
     r"""\s+|\#[^\n]*|(?P<string>"(?:[^"\\\n]|\\["\\])*")|(?P<word>[A-Za-z0-9_.+-]+)|(?P<mark>[{}:])"""
 )
@@ -34,6 +36,50 @@ class ModelConfig:
     base_path: str
     versions: tuple[int, ...]
     labels: Mapping[str, int]
+
+
+def labels(traffic: Traffic) -> dict[str, int]:
+    """The labels that say who answers: `live`, `canary`, and the share as `traffic-N`.
+
+    The share is a label on the canary, so that it travels in the same file and through
+    HandleReloadConfigRequest; TF Serving takes any label and needs to know nothing of it.
+    """
+    found = {} if traffic.live is None else {LIVE: traffic.live}
+    if traffic.canary is not None:
+        found |= {CANARY: traffic.canary, f"traffic-{traffic.percent}": traffic.canary}
+    return found
+
+
+def is_ours(label: str) -> bool:
+    """Whether a label is one that `labels` writes; others are people's own and are kept."""
+    return label in (LIVE, CANARY) or label.startswith("traffic-")
+
+
+def traffic(model: ModelConfig) -> Traffic:
+    """Who answers requests that name neither a version nor a label, by the model's labels.
+
+    Raises:
+        RegistryError: the labels contradict each other: a share without a canary, two shares, a
+            share that is no percentage, or a canary beside nothing or beside itself.
+    """
+    live, canary = model.labels.get(LIVE), model.labels.get(CANARY)
+    shares = [label for label in model.labels if label.startswith("traffic-")]
+    problem = ""
+    if canary is None and shares:
+        problem = f"{shares[0]} without a canary"
+    elif canary is not None and (live is None or live == canary):
+        problem = f"canary {canary} beside live {live}"
+    elif len(shares) > 1:
+        problem = f"two shares, {' and '.join(sorted(shares))}"
+    elif shares and not _SHARE.fullmatch(shares[0]):
+        problem = f"{shares[0]}; a share is traffic-0 to traffic-100"
+    elif shares and model.labels[shares[0]] != canary:
+        problem = f"{shares[0]} on {model.labels[shares[0]]}, which is not the canary {canary}"
+    if problem:
+        raise RegistryError(
+            f"models.config contradicts itself for {model.name}: {problem}. Restore it."
+        )
+    return Traffic(live, canary, int(shares[0].removeprefix("traffic-")) if shares else 0)
 
 
 def render(models: Iterable[ModelConfig]) -> str:

@@ -11,7 +11,9 @@ from registry.serving_config import ModelConfig
 
 MODELS = (
     ModelConfig("teacher", "/models/teacher", (4,), {"live": 4}),
-    ModelConfig("student", '/models/with "quotes" and \\', (1, 2), {"live": 2, "canary": 1}),
+    ModelConfig(
+        "student", '/models/with "quotes" and \\', (1, 2), {"live": 2, "canary": 1, "traffic-5": 1}
+    ),
 )
 
 
@@ -82,5 +84,6 @@ def test_the_pointer_file_of_a_registry(tmp_path):
     entry = parsed_by_tf_serving((registry.root / "models.config").read_text())["student"]
     assert entry.base_path == str(registry.root / "student")
     assert dict(entry.version_labels) == {"live": 2}
-    # What was live a moment ago stays loaded: requests under way end there, and going back is free.
-    assert list(entry.model_version_policy.specific.versions) == [2, 3]
+    # Going back needs no loading; what was bad is not loaded, for TF Serving by default answers
+    # with the newest that is.
+    assert list(entry.model_version_policy.specific.versions) == [1, 2]
