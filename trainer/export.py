@@ -3,18 +3,26 @@
 Two signatures share one graph: `serving_default` takes serialized `tf.Example`s, which is what the
 Evaluator feeds, and `predict_images` takes PNG or JPEG files, which is what a client has. What is
 evaluated is therefore what is served.
+
+Beside the graph lies `serving.json`, which tells a server without TensorFlow what the model takes
+and gives.
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from schema import features
 from trainer.config import InputSettings
 from trainer.preprocessing import preprocess
+
+FORMAT = 1
+DESCRIPTION = "serving.json"
 
 
 class Servable(tf.Module):
@@ -63,7 +71,7 @@ def save(
     classes: Sequence[str] = (),
     temperature: float = 1.0,
 ) -> None:
-    """Writes the SavedModel.
+    """Writes the SavedModel and, of a classifier, `serving.json`.
 
     A classifier gives `logits` and `probabilities`, which are `softmax(logits / temperature)`, both
     `float32[N, C]`; an encoder gives `embeddings: float32[N, D]`.
@@ -87,8 +95,27 @@ def save(
             "predict_images": servable.predict_images,
         },
     )
+    if classes:
+        description = {
+            "format": FORMAT,
+            "classes": list(classes),
+            "input": settings.model_dump(mode="json"),
+            "temperature": temperature,
+            "ops": _operations(partial),
+        }
+        (partial / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def _operations(folder: Path) -> list[str]:
+    """Names of all operations of a SavedModel, in its graph and in its functions, sorted."""
+    saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    graphs = [meta.graph_def for meta in saved.meta_graphs]
+    functions = [function for graph in graphs for function in graph.library.function]
+    nodes = [node for graph in graphs for node in graph.node]
+    nodes += [node for function in functions for node in function.node_def]
+    return sorted({node.op for node in nodes})
 
 
 def _inference(model: keras.Model, temperature: float):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer import bundle, checkpointing, examples, export, litert, loop
+from trainer import bundle, checkpointing, examples, export, golden, litert, loop
 from trainer.bundle import Bundle
 from trainer.config import (
     DistilSettings,
@@ -204,6 +204,8 @@ def _export(job: Job, trained: Trained, train: Examples, held_out: Examples | No
             temperature=trained.temperature,
             quantized=trained.quantized,
         )
+    if classes:  # last, since it asks all that was exported
+        golden.record(job.serving_model_dir, settings.input.image_size, settings.input.channels)
     description = trained.described(settings, classes, job.severity)
     bundle.save(
         bundle.beside(str(job.serving_model_dir)), trained.model, description, trained.history
