@@ -117,6 +117,13 @@ def _masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+def framed(record: bytes) -> bytes:
+    """One record as it stands in a TFRecord file: for what appends to one while it is served."""
+    length = struct.pack("<Q", len(record))
+    checks = struct.pack("<I", _masked_crc(length)), struct.pack("<I", _masked_crc(record))
+    return b"".join((length, checks[0], record, checks[1]))
+
+
 def write_records(path: Path, records: Iterable[bytes]) -> int:
     """Writes records to a GZIP TFRecord file, durably; returns how many.
 
@@ -129,10 +136,7 @@ def write_records(path: Path, records: Iterable[bytes]) -> int:
         gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0) as out,
     ):
         for record in records:
-            length = struct.pack("<Q", len(record))
-            out.write(length + struct.pack("<I", _masked_crc(length)))
-            out.write(record)
-            out.write(struct.pack("<I", _masked_crc(record)))
+            out.write(framed(record))
             count += 1
         out.close()
         file.flush()
