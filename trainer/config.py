@@ -202,6 +202,21 @@ class PretrainSettings(StageSettings):
         return self
 
 
+class InputGateSettings(Settings):
+    """The gate that refuses images unlike those of training (`trainer.input_gate`).
+
+    `false_rejection`: share of unseen people's images that it may refuse. It is fitted on at most
+    `max_images`, and not at all on fewer than `min_people`.
+    """
+
+    enabled: bool = True
+    false_rejection: float = Field(0.005, gt=0.0, lt=0.5)
+    components: PositiveInt = 16  # of the thumbnails' subspace; at most a quarter of the people
+    folds: int = Field(5, ge=2)
+    min_people: int = Field(20, ge=8)
+    max_images: int = Field(4096, ge=64)
+
+
 class FinetuneSettings(StageSettings):
     """Supervised fine-tuning of a pretrained backbone: the teacher."""
 
@@ -224,6 +239,7 @@ class FinetuneSettings(StageSettings):
     # The best epoch is chosen on validation people; of fewer than this the last epoch is kept.
     min_people_to_choose: int = Field(20, ge=0)
     calibrate: bool = True  # scale the temperature of the probabilities on validation people
+    input_gate: InputGateSettings = InputGateSettings()
 
 
 class LiteRTSettings(Settings):
@@ -267,6 +283,7 @@ class DistilSettings(StageSettings):
     calibrate: bool = True  # scale the temperature of the probabilities on validation people
     quantization_epochs: int = Field(0, ge=0)  # further epochs that train for int8, of a cnn
     litert: LiteRTSettings = LiteRTSettings()
+    input_gate: InputGateSettings = InputGateSettings()
 
     @model_validator(mode="after")
     def _network_fits(self) -> "DistilSettings":
