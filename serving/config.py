@@ -89,3 +89,16 @@ class ServerSettings(Settings):
     limits: Limits = Limits()
     batching: BatchingSettings = BatchingSettings()
     canary: CanarySettings = CanarySettings()
+
+
+class ProbeSettings(Settings):
+    """What a model may take when it is tried out before a push.
+
+    Attributes:
+        timeout_seconds: for all of it; TensorFlow alone takes five to ten to load.
+        memory_bytes: address space beside that of TensorFlow itself. The most that a model of
+            SimCLR's sizes needs is twice its weights (3.2 GB for the largest).
+    """
+
+    timeout_seconds: PositiveFloat = 180.0
+    memory_bytes: PositiveInt = 4 << 30
