@@ -159,7 +159,7 @@ def verify(
 def _open(workspace: Path | None, name: str | None) -> "LocalRegistry":
     """The registry of the named model, or of the only one there is."""
     from pipeline.workspace import Workspace
-    from registry.local import find
+    from registry.opening import find
 
     return find(Workspace.at(workspace).registry, name)
 

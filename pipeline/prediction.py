@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from registry.local import find
+from registry.opening import find
 from schema.errors import CortexflowError
 
 

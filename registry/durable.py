@@ -1,21 +1,59 @@
-"""Writes that survive a power cut: nothing is visible under its name before it is on the disk."""
+"""Writes that survive a power cut: nothing is visible under its name before it is on the disk.
 
-import contextlib
-import errno
-import fcntl
+Every call that changes the disk goes through `system`, the one seam at which faults are injected
+(tests/registry/faults.py) and at which another store could take the disk's place.
+"""
+
 import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 BLOCK = 1 << 20
+
+
+class System:
+    """The primitives that change a disk, as the operating system gives them."""
+
+    def open(self, path: Path, flags: int) -> int:
+        """Opens a file for writing; may create it. Returns its descriptor."""
+        return os.open(path, flags | os.O_CLOEXEC, 0o644)
+
+    def write(self, descriptor: int, content: bytes | memoryview) -> int:
+        """Writes at the descriptor's place. Returns how many bytes were taken."""
+        return os.write(descriptor, content)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cuts a file off after `size` bytes."""
+        os.ftruncate(descriptor, size)
+
+    def fsync(self, descriptor: int) -> None:
+        """Returns once the file, or the names in the folder, are on the disk."""
+        os.fsync(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Renames in one step; a file there is replaced."""
+        os.rename(source, target)
+
+    def mkdir(self, folder: Path) -> None:
+        """Creates a folder."""
+        os.mkdir(folder)
+
+    def unlink(self, path: Path) -> None:
+        """Removes a file's name."""
+        os.unlink(path)
+
+    def rmdir(self, folder: Path) -> None:
+        """Removes an empty folder."""
+        os.rmdir(folder)
+
+
+system = System()
 
 
 def sync_folder(folder: Path) -> None:
     """Makes the names inside `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        system.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -25,76 +63,111 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    try:
+        system.mkdir(folder)
+    except FileExistsError:  # another process was first
+        if not folder.is_dir():
+            raise
     sync_folder(folder.parent)
 
 
 def write(path: Path, content: bytes) -> None:
     """Replaces the file `path` by `content` in one step: readers see the old or the new, whole."""
     temporary = path.with_name(f".{path.name}.new")
-    with open(temporary, "wb", buffering=0) as file:
-        _write_all(file.fileno(), content)
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    descriptor = system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW)
+    try:
+        write_all(descriptor, content)
+        system.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    system.rename(temporary, path)
     sync_folder(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a `write` into this folder that died left behind."""
+    for entry in sorted(folder.glob(".*.new")):
+        remove(entry)
 
 
 def append(path: Path, line: bytes) -> None:
     """Adds one line to the end of a file, durably."""
     created = not path.exists()
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = system.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
-        _write_all(descriptor, line + b"\n")
-        os.fsync(descriptor)
+        write_all(descriptor, line + b"\n")
+        system.fsync(descriptor)
     finally:
         os.close(descriptor)
     if created:
         sync_folder(path.parent)
 
 
+def cut(path: Path, size: int) -> None:
+    """Cuts a file off after `size` bytes, durably; needs no space, so a full disk does not matter.
+
+    Raises:
+        OSError: the file is absent or cannot be written.
+    """
+    descriptor = system.open(path, os.O_WRONLY)
+    try:
+        system.truncate(descriptor, size)
+        system.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def copy(source: Path, target: Path) -> None:
     """Copies one plain file durably; only the entry in the target's folder is left to sync.
 
     Raises:
-        OSError: `source` is a symbolic link, or cannot be read or written.
+        OSError: `source` is a symbolic link, or cannot be read or written; `target` exists.
     """
-    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
-    with open(descriptor, "rb") as reader, open(target, "xb", buffering=0) as writer:
-        while block := reader.read(BLOCK):
-            _write_all(writer.fileno(), block)
-        os.fsync(writer.fileno())
+    reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        writer = system.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            while block := os.read(reader, BLOCK):
+                write_all(writer, block)
+            system.fsync(writer)
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
+def remove(path: Path) -> None:
+    """Removes a file; one that is absent is no error."""
+    try:
+        system.unlink(path)
+    except FileNotFoundError:
+        return
+    sync_folder(path.parent)
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a folder and all in it, following no link; one that is absent is no error."""
+    if not folder.is_dir() or folder.is_symlink():
+        remove(folder)
+        return
+    _empty(folder)
+    system.rmdir(folder)
+    sync_folder(folder.parent)
+
+
+def _empty(folder: Path) -> None:
+    with os.scandir(folder) as entries:
+        found = [(Path(entry.path), entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for path, is_folder in sorted(found):
+        if is_folder:
+            _empty(path)
+            system.rmdir(path)
+        else:
+            system.unlink(path)
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Writes all of `content` at the descriptor's place."""
     view = memoryview(content)
     while view:
-        view = view[os.write(descriptor, view) :]
-
-
-@contextlib.contextmanager
-def locked(path: Path, timeout: float) -> Iterator[None]:
-    """Holds an exclusive lock between processes and threads; the kernel frees it if we die.
-
-    Args:
-        path: the lock file; created when absent, never removed.
-        timeout: seconds to wait for another holder.
-
-    Raises:
-        TimeoutError: another process held it all the while.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"{path} stayed locked for {timeout:g} s") from error
-                time.sleep(0.02)
-        yield
-    finally:
-        os.close(descriptor)
+        view = view[system.write(descriptor, view) :]

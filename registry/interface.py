@@ -114,12 +114,15 @@ class Audit:
         head: hash of the last one; kept elsewhere, it proves later that nothing was cut off.
         keyed: hashes are HMACs with a key, so that nobody without it can write a history.
         faults: what is wrong, in words with line numbers; empty when nothing is.
+        unchained: lines at the start that an earlier release wrote without hashes; the first
+            hashed line is bound to their bytes, so that from then on they cannot change either.
     """
 
     entries: int
     head: str
     keyed: bool
     faults: tuple[str, ...]
+    unchained: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +132,7 @@ class Event:
     Attributes:
         sequence: 1, 2, 3 …, in the order in which changes were begun.
         time: UTC time of its beginning, ISO 8601.
-        action: `push`, `promote`, `rollback`, `set_traffic` or `gc`.
+        action: `push`, `promote`, `rollback`, `set_traffic`, `sign` or `gc`.
         version: the version it is about.
         previous: the version live before, None when there was none.
         live: the version live after it; None while unknown or when nothing is live.
@@ -167,8 +170,11 @@ class Registry(Protocol):
         reason: str,
         who: str,
         make_live: bool = True,
+        dry_run: bool = False,
     ) -> Version:
         """Adds the model in folder `source`; the same content again is the version it already is.
+
+        `dry_run` checks everything and returns the version that it would be.
 
         Raises:
             RegistryError: `source` is no SavedModel, or holds what no model holds.

@@ -1,9 +1,11 @@
 """A registry in a local folder, in TF Serving's own layout.
 
     REGISTRY/models.config              the pointer: loaded versions, `live`, `canary`, its share
+    REGISTRY/.lock                      who changes something now
     REGISTRY/NAME/3/saved_model.pb …    version 3, immutable
     REGISTRY/NAME/manifests/3.json      SHA-256 of every file, metrics, lineage, who, why
     REGISTRY/NAME/history.jsonl         every change, with its intent written first
+    REGISTRY/NAME/history.head          the hash at the history's end
 
 A push copies beside the final place, makes the copy durable, reads it back, and only then renames
 it; the pointer moves last and by one rename. TF Serving itself has served half-copied models
@@ -11,52 +13,35 @@ it; the pointer moves last and by one rename. TF Serving itself has served half-
 it. The version that a rollback goes to is always loaded, so that a rollback needs no loading.
 """
 
-import contextlib
 import dataclasses
+import datetime
 import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from registry import durable, history, manifest
-from registry.interface import Event, File, RegistryError, Traffic, VerificationError, Version
+from registry import difference, history, manifest
+from registry.changes import Change, Changes
+from registry.history import History
+from registry.interface import Audit, Difference, Event, File, RegistryError, Traffic, Version
+from registry.keys import Keys
 from registry.pointer import Pointer
-
-LOCK_TIMEOUT = 60.0  # seconds; a push of a large model holds the lock while it copies
+from registry.store import Store
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
-_STAGING = ".staging-"
-
-
-def models(root: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Names of the models that have a history under `root`, in order; none if it is absent."""
-    return tuple(sorted(record.parent.name for record in Path(root).glob("*/history.jsonl")))
-
-
-def find(root: str | os.PathLike[str], name: str | None = None) -> "LocalRegistry":
-    """The registry of the named model, or of the only one there is.
-
-    Raises:
-        RegistryError: there is no such model, or none is named and there are several.
-    """
-    known = models(root)
-    if name is None and len(known) == 1:
-        name = known[0]
-    if name is None or name not in known:
-        names = ", ".join(known) or "none yet: `cortexflow run quickstart` trains one"
-        problem = "No model is named" if name is None else f"There is no model {name!r}"
-        raise RegistryError(f"{problem} in {root} (models: {names}). Choose one with --name.")
-    return LocalRegistry(root, name)
 
 
 class LocalRegistry:
     """Versions of the model `name` under `root`. Creates nothing before the first push."""
 
-    def __init__(self, root: str | os.PathLike[str], name: str):
+    def __init__(self, root: str | os.PathLike[str], name: str, keys: Keys | None = None):
         """Points at a registry, which need not exist yet.
+
+        Args:
+            root: folder of the registry.
+            name: of the model.
+            keys: key files; None takes those that the environment names.
 
         Raises:
             RegistryError: the name cannot be a folder's and a URL's, or `root` is not local.
@@ -67,22 +52,24 @@ class LocalRegistry:
             )
         if "://" in os.fspath(root):
             raise RegistryError(f"A local registry needs a local folder (received {root}).")
+        keys = Keys.from_environment() if keys is None else keys
         self.name = name
         self.root = Path(root).resolve()
-        self._folder = self.root / name
-        self._manifests = self._folder / "manifests"
-        self._history = self._folder / "history.jsonl"
-        self._pointer = Pointer(self.root / "models.config", name, self._folder)
+        folder = self.root / name
+        self._store = Store(folder, name, keys)
+        self._history = History(folder / "history.jsonl", keys.audit)
+        self._pointer = Pointer(self.root / "models.config", name, folder)
+        self._changes = Changes(self.root, self._store, self._history, self._pointer)
 
     # ------------------------------------------------------------------ reading
 
     def path(self, version: int) -> Path:
         """Folder of a version: a SavedModel."""
-        return self._folder / str(version)
+        return self._store.path(version)
 
     def versions(self) -> tuple[Version, ...]:
         """Lists all versions by number; what a crash left half-done is not one."""
-        return tuple(self.show(number) for number in self._numbers())
+        return self._store.versions()
 
     def show(self, version: int) -> Version:
         """Reads one version's manifest, without reading its files.
@@ -91,16 +78,7 @@ class LocalRegistry:
             RegistryError: there is no such version.
             VerificationError: its manifest is damaged.
         """
-        origin = self._manifest(version)
-        if not (origin.is_file() and self.path(version).is_dir()):
-            known = ", ".join(map(str, self._numbers())) or "none"
-            raise RegistryError(f"{self.name} has no version {version} (versions: {known}).")
-        found = manifest.from_json(origin.read_bytes(), origin)
-        if (found.name, found.number) != (self.name, version):
-            raise VerificationError(
-                f"The manifest {origin} is of {found.name} {found.number}, not of this version."
-            )
-        return found
+        return self._store.show(version)
 
     def live(self) -> Version | None:
         """Returns the version that serves, None when nothing does."""
@@ -112,37 +90,52 @@ class LocalRegistry:
         number = self._pointer.read().canary
         return None if number is None else self.show(number)
 
+    def previous(self) -> Version | None:
+        """Returns the version that `rollback()` would make live, None when there is none."""
+        number = self._changes.previous()
+        return None if number is None else self.show(number)
+
     def traffic(self) -> Traffic:
         """Returns who answers now, from the pointer alone."""
         return self._pointer.read()
 
-    def previous(self) -> Version | None:
-        """Returns the version that `rollback()` would make live, None when there is none."""
-        number = self._previous_number()
-        return None if number is None else self.show(number)
-
     def history(self) -> tuple[Event, ...]:
         """Lists all changes, oldest first."""
-        return history.read(self._history)
+        return self._history.events()
+
+    def served_at(self, moment: datetime.datetime) -> Traffic:
+        """Returns who answered at a moment (with time zone), from the history alone.
+
+        Raises:
+            RegistryError: no time zone, or a change before the moment has no outcome yet.
+        """
+        return history.served_at(self.history(), moment)
+
+    def audit(self, head: str | None = None) -> Audit:
+        """Reads the whole history and looks for edits, deletions, truncation and reordering.
+
+        Args:
+            head: hash that an earlier audit gave: it must still be among the entries.
+        """
+        return self._history.audit(head)
+
+    def diff(self, a: int, b: int) -> Difference:
+        """Tells two versions apart by their manifests, B against A.
+
+        Raises:
+            RegistryError: there is no such version.
+        """
+        return difference.between(self.show(a), self.show(b))
 
     def verify(self, version: int) -> Version:
         """Reads every byte of a version and compares it with what was pushed.
 
         Raises:
             RegistryError: there is no such version.
-            VerificationError: a file or the manifest is missing, extra, changed or not plain.
+            VerificationError: a file or the manifest is missing, extra, changed, not plain, or not
+                signed though a key is set.
         """
-        found = self.show(version)
-        origin = self._manifest(version)
-        recorded = {
-            event.manifest_sha256
-            for event in self.history()
-            if event.action == "push" and event.version == version and event.manifest_sha256
-        }
-        if recorded and manifest.sha256(origin) not in recorded:
-            raise VerificationError(f"The manifest {origin} was edited after it was pushed.")
-        manifest.compare(self.path(version), found.files)
-        return found
+        return self._store.prove(version, self._recorded(version))
 
     # ------------------------------------------------------------------ changing
 
@@ -155,6 +148,7 @@ class LocalRegistry:
         reason: str,
         who: str,
         make_live: bool = True,
+        dry_run: bool = False,
     ) -> Version:
         """Adds the model in folder `source`.
 
@@ -167,10 +161,11 @@ class LocalRegistry:
             lineage: where it comes from; JSON values.
             reason: why it is pushed.
             who: who pushes it.
-            make_live: move the live pointer to it.
+            make_live: move the live pointer to it, which ends a canary.
+            dry_run: read and check everything, change nothing.
 
         Returns:
-            The version.
+            The version; with `dry_run`, the one that it would be.
 
         Raises:
             RegistryError: `source` is no SavedModel, holds a link or special file, or is too
@@ -178,27 +173,24 @@ class LocalRegistry:
         """
         folder = Path(source)
         manifest.check_model(folder, manifest.scan(folder))
-        with self._change(create=True):
-            files = manifest.inventory(folder)
-            digest = manifest.content_digest(files)
-            known = self._with_digest(digest)
-            if known is not None:
+        told = (metrics, lineage, reason, who)
+        if dry_run:
+            version = self._described(self._inventory(folder), *told)
+            return self.verify(version.number) if version.already_present else version
+        with self._changes.held(who, create=True) as change:
+            version = self._described(self._inventory(folder), *told)
+            if version.already_present:
                 if make_live:
-                    self._move("promote", known.number, reason, who)
-                return dataclasses.replace(self.verify(known.number), already_present=True)
-            version = Version(
-                name=self.name,
-                number=self._next_number(),
-                digest=digest,
-                files=files,
-                metrics=metrics,
-                lineage=lineage,
-                reason=reason,
-                who=who,
-                created=history.now(),
-            )
-            with self._staged(folder, files) as staged:
-                return self._add(version, staged, make_live)
+                    self._move(change, "promote", version.number, reason, who)
+                self.verify(version.number)
+                return version
+            with self._store.staged(folder, version.files, change.keep) as staged:
+                sequence = change.begin("push", version.number, reason, who)
+                self._store.add(version, staged)
+                if make_live:
+                    change.point("push", Traffic(version.number))
+                change.close(sequence, version.number)
+            return version
 
     def promote(self, version: int, *, reason: str, who: str, dry_run: bool = False) -> Version:
         """Verifies a version and makes it live, which ends a canary.
@@ -212,8 +204,8 @@ class LocalRegistry:
         """
         if dry_run:
             return self.verify(version)
-        with self._change():
-            return self._move("promote", version, reason, who)
+        with self._changes.held(who) as change:
+            return self._move(change, "promote", version, reason, who)
 
     def rollback(
         self, to: int | None = None, *, reason: str, who: str, dry_run: bool = False
@@ -229,8 +221,8 @@ class LocalRegistry:
         """
         if dry_run:
             return self.verify(self._target(to))
-        with self._change():
-            return self._move("rollback", self._target(to), reason, who)
+        with self._changes.held(who) as change:
+            return self._move(change, "rollback", self._target(to), reason, who)
 
     def set_traffic(
         self, canary: int | None, percent: int, *, reason: str, who: str, dry_run: bool = False
@@ -244,25 +236,89 @@ class LocalRegistry:
         """
         if dry_run:
             return self._checked_traffic(canary, percent)
-        with self._change():
+        with self._changes.held(who) as change:
             wanted = self._checked_traffic(canary, percent)
             before = self._pointer.read()
-            if wanted != before:
-                about = canary if canary is not None else before.canary
-                assert about is not None  # without a canary before and after nothing differs
-                sequence = self._begin("set_traffic", about, reason, who, wanted)
-                self._point("set_traffic", wanted)
-                self._close(sequence, "done")
+            about = before.canary if canary is None else canary
+            if wanted != before and about is not None:
+                sequence = change.begin("set_traffic", about, reason, who, wanted)
+                change.point("set_traffic", wanted)
+                change.close(sequence)
             return wanted
+
+    def sign(self, version: int, *, reason: str, who: str, dry_run: bool = False) -> Version:
+        """Signs a version that was pushed before there was a key, once its bytes are verified.
+
+        Raises:
+            RegistryError: there is no such version, or no signing key.
+            VerificationError: it is not what was pushed.
+        """
+        if dry_run:
+            return self._store.prove(version, self._recorded(version), signed=False)
+        with self._changes.held(who) as change:
+            found = self._store.prove(version, self._recorded(version), signed=False)
+            sequence = change.begin("sign", version, reason, who)
+            self._store.sign(version)
+            change.close(sequence)
+            return found
+
+    def gc(self, keep: int = 5, *, reason: str, who: str, dry_run: bool = False) -> tuple[int, ...]:
+        """Removes versions other than live, canary, previous, loaded ones and the newest `keep`.
+
+        A removed version's manifest and number stay: neither is used again.
+
+        Returns:
+            The numbers removed, ascending; those that would be, with `dry_run`.
+
+        Raises:
+            RegistryError: `keep` is negative.
+        """
+        if keep < 0:
+            raise RegistryError(f"How many versions to keep is 0 or more (received {keep}).")
+        if dry_run:
+            return self._disposable(keep)
+        with self._changes.held(who) as change:
+            disposable = self._disposable(keep)
+            for number in disposable:
+                sequence = change.begin("gc", number, reason, who)
+                self._store.remove(number)
+                change.close(sequence)
+            return disposable
 
     # ------------------------------------------------------------------ inside
 
+    def _inventory(self, folder: Path) -> tuple[File, ...]:
+        try:
+            return manifest.inventory(folder)
+        except OSError as error:
+            raise RegistryError(f"The model in {folder} cannot be read: {error}.") from error
+
+    def _described(
+        self,
+        files: tuple[File, ...],
+        metrics: Mapping[str, Any],
+        lineage: Mapping[str, Any],
+        reason: str,
+        who: str,
+    ) -> Version:
+        """The version that these files are already, or would be."""
+        digest = manifest.content_digest(files)
+        for known in reversed(self.versions()):
+            if known.digest == digest:
+                return dataclasses.replace(known, already_present=True)
+        events = self.history()
+        pushed = [e.version for e in events if e.action == "push" and e.state == "done"]
+        number = self._store.next_number(pushed)
+        return Version(
+            self.name, number, digest, files, metrics, lineage, reason, who, history.now()
+        )
+
     def _checked_traffic(self, canary: int | None, percent: int) -> Traffic:
         live = self._pointer.read().live
-        if canary is None:
-            return Traffic(live)
         if not 0 <= percent <= 100:
             raise RegistryError(f"A canary's share is 0 to 100 percent (received {percent}).")
+        if canary is None:
+            return Traffic(live)
         if live is None:
             raise RegistryError(f"{self.name} has no live version. Promote version {canary}.")
         if canary == live:
@@ -270,70 +326,18 @@ class LocalRegistry:
         self.verify(canary)
         return Traffic(live, canary, percent)
 
-    def _point(self, action: str, traffic: Traffic) -> None:
-        """Moves the pointer; what is next on the way back stays loaded, what was left does not.
-
-        A server without our labels, TF Serving by default, answers with the newest version that is
-        loaded: a version that was rolled back from must not be among them.
-        """
-        moves = [(event.action, event.live) for event in self.history()]
-        back = self._back([*moves, (action, traffic.live)], traffic.live)
-        self._pointer.move(traffic, () if back is None else (back,))
-
-    @contextlib.contextmanager
-    def _staged(self, source: Path, files: tuple[File, ...]) -> Iterator[Path]:
-        """A durable copy beside the final place, read back; removed unless it was renamed."""
-        staged = self._folder / f"{_STAGING}{os.getpid()}"
-        try:
-            durable.make_folder(staged)
-            for file in files:
-                target = staged / file.path
-                durable.make_folder(target.parent)
-                durable.copy(source / file.path, target)
-            for folder in {(staged / file.path).parent for file in files}:
-                durable.sync_folder(folder)
-            manifest.compare(staged, files)
-            yield staged
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-
-    def _add(self, version: Version, staged: Path, make_live: bool) -> Version:
-        """Makes the staged copy a version, then moves the pointer."""
-        content = manifest.to_json(version)
-        sequence = self._begin("push", version.number, version.reason, version.who)
-        durable.make_folder(self._manifests)
-        durable.write(self._manifest(version.number), content)
-        os.rename(staged, self.path(version.number))
-        durable.sync_folder(self._folder)
-        if make_live:
-            self._point("push", Traffic(version.number))
-        self._close(sequence, "done", version.number)
-        return version
-
-    def _move(self, action: str, number: int, reason: str, who: str) -> Version:
+    def _move(self, change: Change, action: str, number: int, reason: str, who: str) -> Version:
         version = self.verify(number)
         before, wanted = self._pointer.read(), Traffic(number)
         # To promote what is live changes nothing; to roll back to it ends a canary.
         if before.live != number or (action == "rollback" and before != wanted):
-            sequence = self._begin(action, number, reason, who, wanted)
-            self._point(action, wanted)
-            self._close(sequence, "done")
+            sequence = change.begin(action, number, reason, who, wanted)
+            change.point(action, wanted)
+            change.close(sequence)
         return version
 
-    def _previous_number(self) -> int | None:
-        moves = [(event.action, event.live) for event in self.history()]
-        return self._back(moves, self._pointer.read().live)
-
-    def _back(self, moves: Sequence[tuple[str, int | None]], live: int | None) -> int | None:
-        """The version to go back to from `live`; those that are gone are passed over."""
-        present = set(self._numbers())
-        way = [number for number in history.way_back(moves) if number in present]
-        while way and way[-1] == live:
-            way.pop()
-        return way[-1] if way else None
-
     def _target(self, to: int | None) -> int:
-        target = self._previous_number() if to is None else to
+        target = self._changes.previous() if to is None else to
         if target is None:
             raise RegistryError(
                 f"{self.name} has no earlier live version to go back to. "
@@ -341,91 +345,15 @@ class LocalRegistry:
             )
         return target
 
-    def _numbers(self) -> list[int]:
-        """Numbers that have both a folder and a manifest, ascending."""
-        if not self._folder.is_dir():
-            return []
-        found = [int(name) for name in os.listdir(self._folder) if _NUMBER.fullmatch(name)]
-        return sorted(number for number in found if self._manifest(number).is_file())
+    def _disposable(self, keep: int) -> tuple[int, ...]:
+        numbers = self._store.numbers()
+        kept = {*numbers[len(numbers) - min(keep, len(numbers)) :], *self._pointer.loaded()}
+        return tuple(n for n in numbers if n not in kept | {self._changes.previous()})
 
-    def _next_number(self) -> int:
-        names = os.listdir(self._folder)
-        taken = [int(name) for name in names if _NUMBER.fullmatch(name)]
-        pushed = [e.version for e in self.history() if e.action == "push" and e.state == "done"]
-        return max([0, *taken, *pushed]) + 1
-
-    def _with_digest(self, digest: str) -> Version | None:
-        matches = [version for version in self.versions() if version.digest == digest]
-        return matches[-1] if matches else None
-
-    def _manifest(self, number: int) -> Path:
-        return self._manifests / f"{number}.json"
-
-    def _begin(
-        self, action: str, number: int, reason: str, who: str, wanted: Traffic | None = None
-    ) -> int:
-        before = self._pointer.read()
-        return history.begin(
-            self._history,
-            self.history(),
-            action=action,
-            version=number,
-            previous=before.live,
-            wanted=wanted or before,
-            who=who,
-            reason=reason,
-        )
-
-    def _close(self, sequence: int, state: str, pushed: int | None = None) -> None:
-        digest = manifest.sha256(self._manifest(pushed)) if pushed is not None else None
-        history.close(
-            self._history,
-            sequence,
-            state=state,
-            traffic=self._pointer.read(),
-            manifest_sha256=digest,
-        )
-
-    @contextlib.contextmanager
-    def _change(self, create: bool = False) -> Iterator[None]:
-        """Holds the registry's lock, with what an earlier crash left behind settled."""
-        try:
-            if create:
-                durable.make_folder(self._folder)
-            elif not self._folder.is_dir():
-                raise RegistryError(
-                    f"There is no model {self.name} in {self.root}. Push one first."
-                )
-            with durable.locked(self.root / ".lock", LOCK_TIMEOUT):
-                self._settle()
-                yield
-        except TimeoutError as error:
-            raise RegistryError(f"Another change is under way: {error}. Try again.") from error
-        except OSError as error:
-            raise RegistryError(
-                f"The change of {self.root} did not complete: {error}. What is live is whole; mend "
-                "the cause and repeat the command."
-            ) from error
-
-    def _settle(self) -> None:
-        """Removes copies that never became versions, and closes changes that a crash cut short."""
-        for entry in self._folder.glob(f"{_STAGING}*"):
-            shutil.rmtree(entry)
-        history.mend(self._history)
-        present = set(self._numbers())
-        for event in self.history():
-            if event.state != "unfinished":
-                continue
-            if event.action == "push":
-                done = event.version in present
-                if not done:
-                    self._manifest(event.version).unlink(missing_ok=True)
-                self._close(
-                    event.sequence,
-                    "done" if done else "abandoned",
-                    event.version if done else None,
-                )
-            else:
-                live = event.previous if event.action == "set_traffic" else event.version
-                done = self._pointer.read() == Traffic(live, event.canary, event.percent)
-                self._close(event.sequence, "done" if done else "abandoned")
+    def _recorded(self, number: int) -> set[str]:
+        """SHA-256 of the version's manifest as the history has it."""
+        return {
+            event.manifest_sha256
+            for event in self.history()
+            if event.action == "push" and event.version == number and event.manifest_sha256
+        }

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from crashes import WHY, model, push
 
-from registry import manifest
+from registry import changes, lease, manifest
 from registry.interface import RegistryError, VerificationError
 from registry.local import LocalRegistry
 
@@ -318,12 +318,10 @@ def test_two_models_share_one_pointer_file(three, tmp_path):
 
 
 def test_other_processes_wait_for_the_lock(three, monkeypatch):
-    from registry import durable, local
-
-    monkeypatch.setattr(local, "LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(changes, "LOCK_TIMEOUT", 0.05)
     with (
-        durable.locked(three.root / ".lock", 1),
-        pytest.raises(RegistryError, match="Another change is under way"),
+        lease.held(three.root / ".lock", "ann", 1),
+        pytest.raises(RegistryError, match="Another change is under way.*held by ann on"),
     ):
         three.promote(1, **WHY)
     assert three.promote(1, **WHY).number == 1
