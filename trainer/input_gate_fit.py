@@ -34,7 +34,6 @@ DEVIATION_FLOOR = 0.01
 TOLD = 0.5  # share of turned training images that a discriminant must catch to be kept
 CONFIDENCE = 0.9  # that unseen people are refused no more often than asked for
 RESAMPLES = 200
-TYPICAL, HIGH = 0.5, 0.95  # quantiles between which scores of different stages are made alike
 MEASURED_IMAGES = 200  # held-out images that are spoilt in every way
 
 log = logging.getLogger(__name__)
@@ -68,8 +67,8 @@ def fit(
 
     Returns:
         The gate; its report holds what cross-fitting found: `people`, `images`,
-        `false_rejection` (`target`, `cross_fitted`) and `turns` (name → share caught, and whether
-        it is looked for).
+        `false_rejection` (`target`, `cross_fitted`) and `turns` (name → share of turned images
+        caught; a name is absent where turned images look like the others).
 
     Raises:
         InputGateError: there are too few people, or a descriptor is missing.
@@ -85,27 +84,29 @@ def fit(
         )
     fold = np.random.default_rng(0).permutation(people)[person] % settings.folds
     held_out, turned = _cross_fit(known, fold, settings)
-    target = 1 - settings.false_rejection
-    odds = np.quantile(held_out[:, 2:], target, axis=0)
-    caught = (turned > odds).mean(0)
-    kept = caught >= TOLD
-    chosen = held_out[:, np.concatenate([[True, True], kept])]
-    centres, limits, refused = _limits(chosen, person, target)
+    # Three stages share what may be refused, so that one odd person lifts one limit only.
+    quantile = 1 - settings.false_rejection / 3
+    alone = [_odds_limits(held_out[:, [2 + turn]], person, quantile) for turn in range(len(TURNS))]
+    kept = (turned > np.concatenate(alone)).mean(0) >= TOLD
+    scores = held_out[:, np.concatenate([[True, True], kept])]
+    bounds = [_upper_quantile(scores[:, stage], person, quantile) for stage in (0, 1)]
+    limits = np.concatenate([bounds, _odds_limits(scores[:, 2:], person, quantile)])
+    caught = {
+        TURNS[turn]: float((turned[:, turn] > limit).mean())
+        for turn, limit in zip(np.flatnonzero(kept), limits[2:], strict=True)
+    }
     return replace(
         _fitted(known, settings, np.flatnonzero(kept)),
-        centres=centres,
+        centres=np.median(scores, 0),
         limits=limits,
         report={
             "people": people,
             "images": len(person),
             "false_rejection": {
                 "target": settings.false_rejection,
-                "cross_fitted": refused,
+                "cross_fitted": float((scores > limits).any(1).mean()),
             },
-            "turns": {
-                name: {"caught": float(share), "looked_for": bool(share >= TOLD)}
-                for name, share in zip(TURNS, caught, strict=True)
-            },
+            "turns": caught,
         },
     )
 
@@ -270,15 +271,17 @@ def shrunk_covariance(centred: Images) -> Images:
     return weight * target + (1 - weight) * sample
 
 
-def _limits(
-    scores: Images, person: NDArray[np.int64], quantile: float
-) -> tuple[Images, Images, float]:
-    """Centres and limits of all stages, and the share refused: the largest score decides."""
-    centres = np.quantile(scores, TYPICAL, axis=0)
-    unit = np.maximum(np.quantile(scores, HIGH, axis=0) - centres, 1e-9)
-    worst = ((scores - centres) / unit).max(1)
-    limit = _upper_quantile(worst, person, quantile)
-    return centres, centres + unit * limit, float((worst > limit).mean())
+def _odds_limits(odds: Images, person: NDArray[np.int64], quantile: float) -> Images:
+    """Limits of the log odds of T turns, float64[T], passed together by a share `quantile`.
+
+    They are 0, where turned and upright are as likely, or above it where upright images come that
+    far: no image is refused for looking a little less upright than others.
+    """
+    spread = np.maximum(odds.std(0), 1e-9)
+    if not odds.shape[1]:
+        return spread
+    worst = _upper_quantile((odds / spread).max(1), person, quantile)
+    return max(worst, 0.0) * spread
 
 
 def _upper_quantile(values: Images, person: NDArray[np.int64], quantile: float) -> float:
