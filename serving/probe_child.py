@@ -21,9 +21,10 @@ from registry import manifest
 from schema.errors import CortexflowError
 from schema.features import IMAGE
 from serving import allowlist, preprocessing
-from trainer import golden
+from trainer import golden, input_gate
 
 SAME = 1e-6  # of two signatures of one graph
+GATE_TOLERANCE = 1e-3  # relative, of its scores on another machine
 _MOST_FILES = 256  # open at once
 _NEW_NETWORK, _NEW_USER = 0x40000000, 0x10000000  # CLONE_NEWNET, CLONE_NEWUSER of sched.h
 _NO_NEW_PRIVILEGES, _DIE_WITH_PARENT = 38, 1  # PR_SET_… of linux/prctl.h
@@ -95,6 +96,23 @@ class Trial:
             raise Refusal(f"at export the model answered with NaN or infinity ({broken[0]})")
         return f"{len(self.classes)} classes, {len(self.golden.images)} golden images"
 
+    def input_gate(self) -> str:
+        """The gate scores the golden images as at export, and refuses what shows nothing."""
+        path, wanted = self.folder / input_gate.FILE, self.golden.gate
+        if path.is_file() != (wanted is not None):
+            raise Refusal(
+                "the model has a gate and the golden batch no scores of it, or vice versa"
+            )
+        if wanted is None:
+            return "none: the model answers for any image"
+        scores = golden.gate_scores(path, [*self.golden.images, golden.blank()])
+        apart = np.abs(scores[:-1] / np.where(wanted == 0, 1, wanted) - 1)
+        if not np.isfinite(wanted).all() or not (apart <= GATE_TOLERANCE).all():
+            raise Refusal("it scores the golden images otherwise than at export")
+        if scores[-1] <= 1:
+            raise Refusal("it lets a black picture through")
+        return f"refuses {int((scores > 1).sum())} of {len(scores)} made-up pictures"
+
     def runtimes(self) -> str:
         """The runtimes, loaded; from here on nothing may be written and memory is counted."""
         import tensorflow as tf
@@ -145,6 +163,7 @@ class Trial:
             "files": self.files,
             "operations": self.operations,
             "description": self.description,
+            "input gate": self.input_gate,
             "runtimes": self.runtimes,
             "SavedModel": self.saved_model,
             "LiteRT": self.lite,

@@ -13,16 +13,19 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from schema import descriptors
 from schema.errors import CortexflowError
+from trainer import input_gate
 
 FILE = "golden.npz"
 SAVED_MODEL, FLOAT, INT8 = "probabilities", "float", "int8"  # whose answers, by array
+GATE = "gate"  # the array of the input gate's scores
 
 # How far another machine may be off, in probability: float sums are taken in another order there.
 # int8 computes in integers, but its ends and its softmax (steps of 1/256) are rounded.
@@ -45,16 +48,23 @@ class Golden:
         answers: of `SAVED_MODEL`, and of `FLOAT` and `INT8` where the model has such a file:
             float32[B, C] probabilities as they were at export; not a number where the model gave
             none.
+        gate: float32[B], what the input gate scored; None where the model has no gate.
     """
 
     images: tuple[bytes, ...]
     answers: Mapping[str, np.ndarray]
+    gate: np.ndarray | None = None
 
 
-def images() -> tuple[bytes, ...]:
-    """The pictures, PNG files: four like a brain, a field, edges, noise, and one in colour.
+def images(channels: int = 1) -> tuple[bytes, ...]:
+    """The pictures, PNG files: four like a brain, a field, edges, noise, and one stored as colour.
 
-    Their sizes differ, so that the model's own resizing is asked too.
+    Their sizes differ, so that the model's own resizing is asked too. The last one has colours only
+    for a network that sees them: decoders make luma of colours by different formulas (up to two
+    grey levels apart), and a grey-level model is given none (`serving.admission`).
+
+    Args:
+        channels: what the network sees, 1 or 3.
     """
     draw = np.random.RandomState(_SEED)  # its stream is frozen for good, unlike a Generator's
     pictures = [
@@ -65,8 +75,9 @@ def images() -> tuple[bytes, ...]:
         _field(draw, 96, 96),
         _edges(120, 60),
         draw.randint(0, 256, (40, 40)),
-        np.stack([_field(draw, 72, 56) for _ in range(3)], axis=-1),
     ]
+    colours = np.stack([_field(draw, 72, 56) for _ in range(3)], axis=-1)
+    pictures.append(colours if channels == 3 else colours[..., [0, 0, 0]])
     return tuple(_png(picture.astype(np.uint8)) for picture in pictures)
 
 
@@ -74,7 +85,8 @@ def record(folder: Path, image_size: int, channels: int) -> Golden:
     """Asks an exported model, loaded back from disk, and leaves `golden.npz` with it.
 
     Args:
-        folder: a classifier as `trainer.export` and `trainer.litert` wrote it.
+        folder: a classifier as `trainer.export`, `trainer.litert` and `trainer.input_gate` wrote
+            it.
         image_size, channels: what its network sees.
 
     Returns:
@@ -86,7 +98,7 @@ def record(folder: Path, image_size: int, channels: int) -> Golden:
     from trainer.config import InputSettings  # noqa: PLC0415
     from trainer.preprocessing import preprocess  # noqa: PLC0415
 
-    files = images()
+    files = images(channels)
     encoded = tf.constant(files)
     with tf.device("/CPU:0"):  # a GPU's products in TF32 are further off than the tolerance
         model = tf.saved_model.load(str(folder))
@@ -97,9 +109,26 @@ def record(folder: Path, image_size: int, channels: int) -> Golden:
         path = folder / "litert" / file
         if path.is_file():
             answers[name] = litert.predict(path.read_bytes(), seen)
-    golden = Golden(files, answers)
+    gate = folder / input_gate.FILE
+    golden = Golden(files, answers, gate_scores(gate, files) if gate.is_file() else None)
     _write(golden, folder / FILE)
     return golden
+
+
+def gate_scores(gate: Path, files: Sequence[bytes]) -> np.ndarray:
+    """What an input gate scores pictures, above 1 where it refuses: float32[N].
+
+    Raises:
+        InputGateError: the gate cannot be read.
+    """
+    judge = input_gate.load(gate).judge
+    measured = descriptors.measure([descriptors.decode(file) for file in files])
+    return np.array([verdict.score for verdict in judge(*measured)], np.float32)
+
+
+def blank() -> bytes:
+    """A black picture, as a PNG file: nothing that any model may answer for."""
+    return _png(np.zeros((64, 64), np.uint8))
 
 
 def _write(golden: Golden, path: Path) -> None:
@@ -109,7 +138,8 @@ def _write(golden: Golden, path: Path) -> None:
         row[: len(image)] = np.frombuffer(image, np.uint8)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        np.savez_compressed(file, images=padded, lengths=lengths, **golden.answers)
+        gate = {} if golden.gate is None else {GATE: golden.gate}
+        np.savez_compressed(file, images=padded, lengths=lengths, **golden.answers, **gate)
     os.replace(partial, path)
 
 
@@ -155,7 +185,7 @@ def _array(content: bytes) -> np.ndarray:
 
 
 def _checked(arrays: dict[str, np.ndarray]) -> Golden:
-    unknown = arrays.keys() - {"images", "lengths", *TOLERANCES}
+    unknown = arrays.keys() - {"images", "lengths", GATE, *TOLERANCES}
     missing = {"images", "lengths", SAVED_MODEL} - arrays.keys()
     if unknown or missing:
         raise ValueError(f"arrays {sorted(unknown)} too many, {sorted(missing)} too few")
@@ -166,6 +196,9 @@ def _checked(arrays: dict[str, np.ndarray]) -> Golden:
         raise ValueError("images and lengths differ in number, or there are none")
     if lengths.min() < 1 or lengths.max() > padded.shape[1]:
         raise ValueError("an image is longer than its row")
+    gate = arrays.pop(GATE, None)
+    if gate is not None and (gate.dtype != np.float32 or gate.shape != lengths.shape):
+        raise ValueError("the input gate's scores are no float32[B]")
     shape = arrays[SAVED_MODEL].shape
     for name, answer in arrays.items():
         if answer.dtype != np.float32 or answer.shape != shape or len(shape) != 2:
@@ -175,7 +208,7 @@ def _checked(arrays: dict[str, np.ndarray]) -> Golden:
     files = tuple(
         row[:length].tobytes() for row, length in zip(padded, lengths.tolist(), strict=True)
     )
-    return Golden(files, arrays)
+    return Golden(files, arrays, gate)
 
 
 def _field(draw: np.random.RandomState, height: int, width: int, knots: int = 6) -> np.ndarray:
