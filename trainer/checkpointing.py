@@ -46,6 +46,7 @@ NOT_TRAINING = {
     "checkpoint_every_seconds",
     "probe_every_epochs",
     "litert",
+    "input_gate",
     "calibrate",
     "quantization_epochs",
 }

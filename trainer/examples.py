@@ -7,7 +7,8 @@ decoding. `trainer.preprocessing.scale` turns a batch of these bytes into exactl
 
 import functools
 import hashlib
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -63,6 +64,40 @@ class Examples:
                 "split `train` with labels; pretraining does not."
             )
         return self if known.all() else self.select(known)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Image files as they are stored, and who each is of; "" where nobody is named."""
+
+    images: tuple[bytes, ...]
+    subjects: tuple[str, ...]
+
+
+def read_encoded(patterns: Sequence[str], most: int) -> Encoded:
+    """Reads images as files: what a server is sent, before anything is resized.
+
+    Args:
+        patterns: file patterns; `.gz` files are GZIP.
+        most: images. Of more, those whose subject and content have the smallest digests are
+            taken, whichever runner wrote the files and in what order.
+
+    Returns:
+        The images by digest; none where no file matches.
+    """
+    chosen: list[tuple[int, bytes, bytes]] = []  # a heap with the largest digest on top
+    for subject, image in _encoded(_matching(patterns)):
+        digest = hashlib.sha256(subject + b"\0" + image).digest()
+        entry = (-int.from_bytes(digest[:16], "big"), subject, image)
+        if len(chosen) < most:
+            heapq.heappush(chosen, entry)
+        else:
+            heapq.heappushpop(chosen, entry)
+    chosen.sort(reverse=True)
+    return Encoded(
+        tuple(image for _, _, image in chosen),
+        tuple(subject.decode() for _, subject, _ in chosen),
+    )
 
 
 def read(patterns: Sequence[str], settings: InputSettings, classes: Sequence[str]) -> Examples:
@@ -158,6 +193,20 @@ def _dataset(files, compression: str, settings: InputSettings) -> tf.data.Datase
     return records.batch(READ_BATCH).map(
         lambda serialized: _parse(serialized, settings), num_parallel_calls=tf.data.AUTOTUNE
     )
+
+
+def _encoded(files: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
+    wanted = {
+        features.IMAGE: tf.io.FixedLenFeature([], tf.string),
+        features.SUBJECT_ID: tf.io.FixedLenFeature([], tf.string, ""),
+    }
+    for file in files:
+        compression = "GZIP" if file.endswith(".gz") else ""
+        records = tf.data.TFRecordDataset(file, compression_type=compression).batch(READ_BATCH)
+        for batch in records.map(lambda records: tf.io.parse_example(records, wanted)):
+            yield from zip(
+                batch[features.SUBJECT_ID].numpy(), batch[features.IMAGE].numpy(), strict=True
+            )
 
 
 def _parse(serialized: tf.Tensor, settings: InputSettings) -> tuple[tf.Tensor, ...]:

@@ -6,7 +6,6 @@ is an upper confidence bound of the wanted quantile by a bootstrap over people, 
 slices resemble one another.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,8 +34,6 @@ TOLD = 0.5  # share of turned training images that a discriminant must catch to 
 CONFIDENCE = 0.9  # that unseen people are refused no more often than asked for
 RESAMPLES = 200
 MEASURED_IMAGES = 200  # held-out images that are spoilt in every way
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer import bundle, checkpointing, examples, export, golden, litert, loop
+from trainer import (
+    bundle,
+    checkpointing,
+    examples,
+    export,
+    golden,
+    input_gate_export,
+    litert,
+    loop,
+)
 from trainer.bundle import Bundle
 from trainer.config import (
     DistilSettings,
@@ -206,6 +215,10 @@ def _export(job: Job, trained: Trained, train: Examples, held_out: Examples | No
         )
     if classes:  # last, since it asks all that was exported
         golden.record(job.serving_model_dir, settings.input.image_size, settings.input.channels)
+    if not isinstance(settings, PretrainSettings):
+        input_gate_export.export(
+            job.serving_model_dir, job.train_files, job.eval_files, settings.input_gate
+        )
     description = trained.described(settings, classes, job.severity)
     bundle.save(
         bundle.beside(str(job.serving_model_dir)), trained.model, description, trained.history
