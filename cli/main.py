@@ -18,6 +18,7 @@ from cli import (
     registry,
     run,
     schema,
+    serve,
     study,
 )
 from schema.errors import CortexflowError
@@ -101,6 +102,7 @@ app.add_typer(study.app, name="study", rich_help_panel=PIPELINE)
 app.add_typer(control.app, name="control", rich_help_panel=PIPELINE)
 _mount(registry.app, MODELS)
 _mount(override.app, MODELS)
+_mount(serve.app, MODELS)
 app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=MODELS)
 
 

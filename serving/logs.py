@@ -5,10 +5,13 @@ the template is kept, not what was filled in, and of any exception its type and 
 code it passed, not its message, which may quote what a stranger sent.
 """
 
+import contextlib
 import datetime
 import logging
+import os
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import orjson
@@ -83,6 +86,34 @@ def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
         logger.setLevel(logging.ERROR)
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
+
+
+@contextlib.contextmanager
+def libraries_told() -> Iterator[None]:
+    """Keeps what C++ libraries write to stderr while models load, and logs it as JSON afterwards.
+
+    LiteRT and TensorFlow greet on stderr in their own ways, which no Python handler sees.
+    """
+    kept = os.dup(2)
+    aside = os.memfd_create("stderr")
+    handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler)]
+    streams = [handler.stream for handler in handlers]
+    with open(kept, "w", buffering=1, closefd=False) as direct:
+        for handler in handlers:
+            if handler.stream is sys.stderr:
+                handler.setStream(direct)
+        os.dup2(aside, 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            for handler, stream in zip(handlers, streams, strict=True):
+                handler.setStream(stream)
+    with open(aside, "rb") as written:
+        written.seek(0)
+        for line in written.read(1 << 16).decode("utf-8", "replace").splitlines():
+            event("library", line=line[:300])
+    os.close(kept)
 
 
 def _uncaught(kind: type[BaseException], problem: BaseException, trace: Any) -> None:

@@ -6,7 +6,14 @@ a label, so neither can anybody fill the memory with them.
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -21,6 +28,7 @@ class Metrics:
     """All of a server's metrics."""
 
     def __init__(self, engine: Engine):
+        disable_created_metrics()  # a series more for each, which nobody asks for
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "cortexflow_requests",
