@@ -25,3 +25,9 @@ class ControlDecision(Artifact):
     """Whether labels that mean nothing teach nothing, as they must: `decision.json`."""
 
     TYPE_NAME = "ControlDecision"
+
+
+class ServingDecision(Artifact):
+    """Whether a server may load a model: `decision.json`."""
+
+    TYPE_NAME = "ServingDecision"

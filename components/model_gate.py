@@ -11,7 +11,13 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import ModelBlessing, ModelEvaluation
 
-from components.artifacts import ControlDecision, DataDecision, ModelDecision, Predictions
+from components.artifacts import (
+    ControlDecision,
+    DataDecision,
+    ModelDecision,
+    Predictions,
+    ServingDecision,
+)
 from components.decisions import read_decision, write_decision
 from components.predictor import TOUCHES
 from evaluation import predictions
@@ -33,6 +39,7 @@ def ModelGate(  # noqa: N802 (a TFX node is named as a class)
     code: Parameter[str],
     leakage: InputArtifact[DataDecision] = None,
     control: InputArtifact[ControlDecision] = None,
+    serving: InputArtifact[ServingDecision] = None,
 ):
     """TFX node: publishes blessing and decision. `classes`, `severity`: names joined by commas.
     `settings`: `GateSettings` as JSON. `code` is the hash of this code: an edited gate must decide
@@ -40,7 +47,7 @@ def ModelGate(  # noqa: N802 (a TFX node is named as a class)
 
     `evaluation` is the same student's TFMA result: an input so that no model is judged that the
     Evaluator could not load and run. `leakage` is the leak check's answer, `control` that of the
-    label-shuffle control, if they ran.
+    label-shuffle control, `serving` that of the serving check, if they ran.
     """
     with fileio.open(os.path.join(predictions_table.uri, predictions.FILE), "rb") as file:
         tables = predictions.from_bytes(file.read())
@@ -53,6 +60,7 @@ def ModelGate(  # noqa: N802 (a TFX node is named as a class)
         leaked=bool(leaked),
         leakage=read_decision(leakage.uri) if leakage is not None else None,
         control=read_decision(control.uri) if control is not None else None,
+        serving=read_decision(serving.uri) if serving is not None else None,
         touches=predictions_table.get_int_custom_property(TOUCHES) if counted else None,
     )
     write_decision(verdict, decision.uri)

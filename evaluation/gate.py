@@ -25,7 +25,8 @@ from evaluation.predictions import SplitTable
 BY_SUBJECT = "evaluated by subject"
 NO_LEAKS = "split without known leaks"
 FINITE = "finite probabilities"
-FINAL = (NO_LEAKS, FINITE)  # no name and no reason overrides these
+SERVABLE = "serving check"
+FINAL = (NO_LEAKS, FINITE, SERVABLE)  # no name and no reason overrides these
 
 
 def decide(
@@ -37,6 +38,7 @@ def decide(
     leaked: bool = False,
     leakage: Decision | None = None,
     control: Decision | None = None,
+    serving: Decision | None = None,
     touches: int | None = None,
 ) -> Decision:
     """Judges the student on the test split.
@@ -52,6 +54,7 @@ def decide(
         leakage: what the leak check found, where it ran; data that it did not pass may have been
             trained on (a layer was off, or nobody is known), and their model does not pass either.
         control: what the label-shuffle control found, where it ran.
+        serving: what the serving check found, where it ran.
         touches: how many candidates these test people have judged, this one included.
 
     Returns:
@@ -72,6 +75,7 @@ def decide(
           `validation_people`; on the test split `sensitivity` and `specificity`; or None.
         - `subgroups`: "slice band", "site" → group → `people`, `images`, `macro_auc` or None.
         - `calibration`: the student's `brier` and `expected_calibration_error` per subject.
+        - `content`: digest of the files that the serving check tried out; None without one.
         - `confidence` of all intervals; `touches`: as given; `notes`: sentences for the reader.
     """
     test = tables["test"]
@@ -89,6 +93,9 @@ def decide(
     checks = [*_fundamental(tables, leaked, valid)]
     if leakage is not None:
         checks.append(_told("leak check", leakage))
+    if serving is not None:
+        checks.append(_told(SERVABLE, serving))
+        details["content"] = serving.details.get("content")
     if valid:
         checks.append(_collapse(found, details["level"]))
         if control is not None:
@@ -348,6 +355,7 @@ def _details(
         "operating_point": point,
         "subgroups": (measures.subgroups(candidate, test, len(classes), settings) if valid else {}),
         "calibration": {key: measured.get(key) for key in ("brier", "expected_calibration_error")},
+        "content": None,
         "confidence": settings.confidence,
         "touches": touches,
         "notes": notes,

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt, ValidationError, field_validator, model
 
 from evaluation.config import ControlSettings, DriftSettings, GateSettings, LeakageSettings
 from schema.errors import CortexflowError
+from serving.config import ProbeSettings
 from trainer.config import (
     SMALLEST_IMAGE,
     DistilSettings,
@@ -82,6 +83,7 @@ class PipelineConfig(Settings):
     drift: DriftSettings = DriftSettings()
     control: ControlSettings = ControlSettings()
     gate: GateSettings = GateSettings()
+    serving: ProbeSettings = ProbeSettings()  # limits of the trial before a push
     beam_args: tuple[str, ...] = BEAM_IN_PROCESS
 
     @property

@@ -28,6 +28,16 @@ TRAINER = logging.getLogger("trainer")
 
 OnNode = Callable[[NodeState], None]
 PHANTOM = "phantom"
+# What ServingCheck's answer depends on, beside the trainer's own code.
+TRIED_OUT_BY = (
+    "components/serving_check.py",
+    "registry/manifest.py",
+    "serving/allowed_ops.json",
+    "serving/allowlist.py",
+    "serving/graphs.py",
+    "serving/preprocessing.py",
+    "serving/probe*.py",
+)
 
 
 def prepare_dataset(config: DataSettings, workspace: Workspace, observe: OnNode) -> Path:
@@ -255,6 +265,7 @@ def training_inputs(
         data_code=code_digest("schema", "components/image_example_gen.py"),
         training_code=code_digest("schema", "trainer"),
         judging_code=code_digest("schema", "trainer", "evaluation", "components/*.py"),
+        serving_code=code_digest("schema", "trainer/*.py", *TRIED_OUT_BY),
     )
 
 

@@ -15,9 +15,11 @@ from pipeline.config import PipelineConfig
 from pipeline.lineage import ArtifactRef
 from pipeline.runs import Override, RunFolder, RunRecord
 from pipeline.workspace import Workspace
+from registry import manifest
 from registry.interface import Version
 from registry.local import LocalRegistry
 from schema.errors import CortexflowError
+from serving import probe
 
 SERVING = "Format-Serving"
 
@@ -53,7 +55,9 @@ def override(
         The run's record with the override, and the version, which is live.
 
     Raises:
-        OverrideRefused: as `check`; or name or reason are empty; or the model is a version already.
+        OverrideRefused: as `check`; or name or reason are empty; or the model is a version already,
+            or was changed after it was judged.
+        ModelRefused: the model, of a run without a serving check, must not be served.
         RegistryError: the version cannot be pushed.
     """
     who, reason = who.strip(), reason.strip()
@@ -61,6 +65,7 @@ def override(
         raise OverrideRefused("An override needs a name and a reason. Give --who and --reason.")
     record = folder.read()
     decision, student, artifact = _found(config, workspace, record)
+    _servable(config, decision, Path(student.uri) / SERVING)
     registry = LocalRegistry(workspace.registry, config.model_name)
     made = Override(who=who, reason=reason, time=datetime.datetime.now(datetime.UTC))
     document = made.model_dump(mode="json")
@@ -136,6 +141,18 @@ def _found(
             f"Nobody's word lifts this: {'; '.join(check.detail for check in lasting)}."
         )
     return decision, student, artifact
+
+
+def _servable(config: PipelineConfig, decision: Decision, folder: Path) -> None:
+    """Raises unless the folder holds what the serving check tried out; tries it where none did."""
+    content = decision.details.get("content")
+    if not content:
+        probe.require(folder, config.serving)
+    elif content != manifest.content_digest(manifest.inventory(folder)):
+        raise OverrideRefused(
+            f"The files in {folder} are not those that were judged. Nobody's word covers what was "
+            "never tried out: run again."
+        )
 
 
 def _classes(student: ArtifactRef) -> list[str]:

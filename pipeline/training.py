@@ -6,6 +6,7 @@ ImageExampleGen ─▶ StatisticsGen ─▶ SchemaGen (first use) or the curated
 Pretrainer (SimCLR) or Checkpoint ─▶ Teacher (LARS fine-tune) ─▶ Student (distillation)
                                 └─▶ ShuffleControl (the same tail, labels that mean nothing)
 LiveModel ─▶ Evaluator (TFMA) · Predictor ─▶ ModelGate ─▶ StopOnRefusal ─▶ Pusher
+                   ServingCheck (of Student) ─┘
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ from components.live_model import LiveModel
 from components.model_gate import ModelGate
 from components.predictor import Predictor
 from components.registry_pusher import RegistryPusher
+from components.serving_check import ServingCheck
 from components.shuffle_control import ShuffleControl
 from components.stop_on_bad_data import StopOnBadData
 from components.stop_on_refusal import StopOnRefusal
@@ -66,6 +68,7 @@ class Inputs:
             the cache, which knows settings and inputs alone.
         training_code: likewise, of the code that trains.
         judging_code: likewise, of the code that predicts and decides.
+        serving_code: likewise, of the code that tries models out.
     """
 
     dataset: str
@@ -84,6 +87,7 @@ class Inputs:
     data_code: str = ""
     training_code: str = ""
     judging_code: str = ""
+    serving_code: str = ""
 
 
 def create_training_pipeline(
@@ -257,6 +261,13 @@ def _judging_nodes(
     )
     # The look at these people is on record before anything is known of it.
     evaluator.add_upstream_node(predictor)
+    serving = ServingCheck(
+        model=student.outputs["model"],
+        settings=config.serving.model_dump_json(),
+        code=inputs.serving_code,
+    )
+    # First, so that what it found is on record where the model brings down whoever loads it.
+    predictor.add_upstream_node(serving)
     gate = ModelGate(
         predictions_table=predictor.outputs["predictions"],
         evaluation=evaluator.outputs["evaluation"],
@@ -266,6 +277,7 @@ def _judging_nodes(
         leaked=int(inputs.leaked),
         code=inputs.judging_code,
         leakage=leakage.outputs["decision"],
+        serving=serving.outputs["decision"],
         **({} if control is None else {"control": control.outputs["decision"]}),
     )
     stop = StopOnRefusal(decision=gate.outputs["decision"])
@@ -276,4 +288,4 @@ def _judging_nodes(
         **place,
     )
     pusher.add_upstream_node(stop)
-    return [live, predictor, evaluator, gate, stop, pusher]
+    return [live, serving, predictor, evaluator, gate, stop, pusher]

@@ -306,6 +306,7 @@ def _checks(evidence: Evidence) -> Iterator[Block]:
         ("Leak check", evidence.leakage and evidence.leakage.decision),
         ("Drift", evidence.drift and evidence.drift.decision),
         ("Label-shuffle control", evidence.control),
+        ("Serving check", evidence.serving),
     )
     yield table(
         ("Check", "Answer", "Why"),

@@ -324,6 +324,7 @@ class Evidence(_Strict):
         tfma: the Evaluator's own numbers.
         decision: ModelGate's; `judgement.py` reads its details.
         control: ShuffleControl's.
+        serving: ServingCheck's.
         lineage: what was used → its digest or name.
     """
 
@@ -345,6 +346,7 @@ class Evidence(_Strict):
     leakage: Leakage | None = None
     drift: Drift | None = None
     control: Decision | None = None
+    serving: Decision | None = None
     override: Override | None = None
     lineage: dict[str, str] = dataclasses.field(default_factory=dict)
 

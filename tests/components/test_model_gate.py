@@ -3,7 +3,7 @@
 import pytest
 from tfx.types.standard_artifacts import ModelBlessing, ModelEvaluation
 
-from components.artifacts import ControlDecision, ModelDecision, Predictions
+from components.artifacts import ControlDecision, ModelDecision, Predictions, ServingDecision
 from components.decisions import read_decision, write_decision
 from components.model_gate import ModelGate
 from components.predictor import TOUCHES
@@ -62,7 +62,7 @@ def test_blesses_what_passed_and_tells_the_touches(inputs, tmp_path):
     assert decision.details["operating_point"] is not None
 
 
-@pytest.mark.parametrize("how", ["leaked", "floor", "control"])
+@pytest.mark.parametrize("how", ["leaked", "floor", "control", "serving"])
 def test_publishes_what_it_refuses(inputs, tmp_path, how):
     if how == "leaked":
         inputs["leaked"] = 1
@@ -72,8 +72,15 @@ def test_publishes_what_it_refuses(inputs, tmp_path, how):
         inputs["control"] = artifact(ControlDecision, tmp_path / "control")
         refused = concluded([Check("null band", Outcome.REFUSED, detail="something leaks")])
         write_decision(refused, inputs["control"].uri)
+    if how == "serving":
+        inputs["serving"] = artifact(ServingDecision, tmp_path / "serving")
+        unfit = concluded([Check("operations", Outcome.REFUSED, detail="it reads files")])
+        write_decision(unfit, inputs["serving"].uri)
     decision = run(inputs)
     assert decision.outcome is Outcome.REFUSED
     assert inputs["blessing"].get_int_custom_property("blessed") == 0
     assert (tmp_path / "blessing" / "NOT_BLESSED").is_file()
     assert decision.details["touches"] is None
+    failed = {check.name for check in decision.checks if not check.passed}
+    lasting = how in {"leaked", "serving"}
+    assert bool(failed & set(decision.details["final"])) == lasting

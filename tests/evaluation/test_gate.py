@@ -233,7 +233,12 @@ def test_total_csf_that_was_not_measured_is_no_evidence():
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 @pytest.mark.parametrize(
-    ("option", "name"), [("control", "label-shuffle control"), ("leakage", "leak check")]
+    ("option", "name"),
+    [
+        ("control", "label-shuffle control"),
+        ("leakage", "leak check"),
+        ("serving", "serving check"),
+    ],
 )
 def test_an_earlier_gate_counts_where_it_ran(option, name, outcome):
     reason = "" if outcome is PASSED else "it found something"

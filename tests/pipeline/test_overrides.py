@@ -18,6 +18,7 @@ from pipeline import documents, lineage, overrides, runs
 from pipeline.config import PipelineConfig
 from pipeline.runs import NodeState, RunFolder, RunRecord
 from pipeline.workspace import Workspace
+from registry import manifest
 from registry.interface import RegistryError
 from registry.local import LocalRegistry
 from tests.components.run_report.conftest import build
@@ -39,14 +40,14 @@ def judged(*checks: Check) -> Decision:
 def finished(tmp_path):
     """Makes a workspace with one run that ended with a decision, and a version live before it."""
 
-    def make(decision: Decision | None) -> Path:
+    def make(decision: Decision | None, graph: str = "new") -> Path:
         place, config = Workspace.at(tmp_path), PipelineConfig(name="quickstart")
         database = place.metadata(config.name)
         database.parent.mkdir(parents=True)
         student, judgement = tmp_path / "student", tmp_path / "judgement"
-        for folder, graph in ((student / "Format-Serving", "new"), (tmp_path / "old", "old")):
+        for folder, content in ((student / "Format-Serving", graph), (tmp_path / "old", "old")):
             folder.mkdir(parents=True)
-            (folder / "saved_model.pb").write_text(graph)
+            (folder / "saved_model.pb").write_text(content)
         (student / "bundle").mkdir()
         (student / "bundle" / "model.json").write_text(json.dumps({"classes": CLASSES}))
         earlier = {"metrics": {}, "lineage": {"classes": CLASSES}, "reason": "run", "who": "ci"}
@@ -54,6 +55,8 @@ def finished(tmp_path):
         outputs = {"Student": {"model": (student, "Model")}}
         if decision is not None:
             judgement.mkdir()
+            tried = manifest.content_digest(manifest.inventory(student / "Format-Serving"))
+            decision = dataclasses.replace(decision, details={"content": tried, **decision.details})
             write_decision(decision, str(judgement))
             outputs["ModelGate"] = {"decision": (judgement, "ModelDecision")}
         nodes = tuple(
@@ -230,6 +233,24 @@ def test_what_nobody_may_lift_stays_refused(finished, checks, message):
     assert contents(place) == before
 
 
+def test_files_that_were_changed_after_they_were_judged_are_refused(finished):
+    place = finished(judged(FLOOR))
+    (place / "student" / "Format-Serving" / "saved_model.pb").write_text("another")
+    before = contents(place)
+    assert "are not those that were judged" in refusal(override(place, *BY))
+    assert contents(place) == before
+
+
+def test_a_model_that_was_never_tried_out_is_tried_out_first(finished):
+    decision = judged(FLOOR)
+    place = finished(dataclasses.replace(decision, details={**decision.details, "content": None}))
+    before = contents(place)
+    answer = override(place, *BY)
+    assert answer.exit_code == 2, answer.output
+    assert "saved_model.pb cannot be parsed" in answer.stderr
+    assert contents(place) == before
+
+
 def test_an_unknown_run_is_told(finished):
     place = finished(judged(FLOOR))
     line = refusal(typed(place, "override", "absent", *BY))
@@ -254,8 +275,7 @@ def test_a_push_that_breaks_leaves_the_word_and_no_deed(finished, monkeypatch):
 
 def test_a_model_that_is_a_version_already_is_not_passed_off_as_overridden(finished):
     """Its manifest was written without the override, and manifests are never rewritten."""
-    place = finished(judged(FLOOR))
-    (place / "student" / "Format-Serving" / "saved_model.pb").write_text("old")
+    place = finished(judged(FLOOR), "old")
     assert "cortexflow promote 1" in refusal(override(place, *BY))
     assert [version.number for version in models(place).versions()] == [1]
     assert folder_of(place).read().override is None

@@ -39,6 +39,7 @@ NODES = [
     "Student",
     "ShuffleControl",
     "LiveModel",
+    "ServingCheck",
     "Evaluator",
     "Predictor",
     "ModelGate",
@@ -133,7 +134,7 @@ def test_again_it_trains_nothing_and_does_not_call_live_what_was_rolled_back(
     record = records(workspace)[-1]
     states = {node["node"]: node["state"] for node in record["nodes"]}
     trained = {"ImageExampleGen", "StatisticsGen", "LeakageCheck", "DriftGate", "Pretrainer",
-               "Teacher", "Student", "ShuffleControl"}  # fmt: skip
+               "Teacher", "Student", "ShuffleControl", "ServingCheck"}  # fmt: skip
     assert {states[node] for node in trained} == {"cached"}
     assert record["pushed_version"] == 1, "the same model is the same version"
     assert models.live().number == 1

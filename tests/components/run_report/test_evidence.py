@@ -53,7 +53,7 @@ def test_runs_from_before_checks_could_doubt_are_read(stopped_at_data, tmp_path)
     storage.save(stopped_at_data, tmp_path)
     path = tmp_path / storage.FILE
     document = json.loads(path.read_text())
-    for name in ("leakage", "drift", "control", "override", "lineage"):
+    for name in ("leakage", "drift", "control", "serving", "override", "lineage"):
         del document[name]
     document["decision"] = {
         "outcome": "refused",
