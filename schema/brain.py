@@ -7,6 +7,7 @@ subject means of CSF / brain and ventricles / brain per class (measured values: 
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,8 +52,10 @@ def to_grid(images: np.ndarray) -> np.ndarray:
         float32[N, GRID, GRID] in [0, 255], not rounded.
     """
     count, height, width = images.shape
-    rows = images.astype(np.float32).reshape(-1, width) @ _weights(width).T
-    return _weights(height) @ rows.reshape(count, height, GRID)
+    levels = images.astype(np.float32)
+    rows = levels if width == GRID else levels.reshape(-1, width) @ _weights(width).T
+    rows = rows.reshape(count, height, GRID)
+    return rows if height == GRID else _weights(height) @ rows
 
 
 @functools.lru_cache(maxsize=64)
@@ -115,21 +118,30 @@ def quantile(counts: np.ndarray, q: float) -> np.ndarray:
     Returns:
         float32[N] in [0, 255]; 0 for an empty histogram.
     """
+    return quantiles(counts, (q,))[0]
+
+
+def quantiles(counts: np.ndarray, shares: Sequence[float]) -> list[np.ndarray]:
+    """As `quantile`, for several shares: float32[N] for each."""
     cumulative = counts.cumsum(1)
-    reached = cumulative >= np.ceil(q * cumulative[:, -1:])
-    return reached.argmax(1).astype(np.float32)
+    whole = cumulative[:, -1:]
+    return [(cumulative >= np.ceil(share * whole)).argmax(1).astype(np.float32) for share in shares]
 
 
 def _fill(mask: np.ndarray) -> np.ndarray:
     """Adds what lies between the first and the last pixel of both its row and its column."""
-    return _between(mask, 1) & _between(mask, 2)
+    columns = np.ascontiguousarray(mask.swapaxes(1, 2))
+    return _between(mask) & _between(columns).swapaxes(1, 2)
 
 
-def _between(mask: np.ndarray, axis: int) -> np.ndarray:
-    reversed_mask = np.flip(mask, axis)
-    after = np.logical_or.accumulate(mask, axis)
-    before = np.flip(np.logical_or.accumulate(reversed_mask, axis), axis)
-    return after & before
+def _between(mask: np.ndarray) -> np.ndarray:
+    """What lies between the first and the last pixel of each line along the last axis."""
+    size = mask.shape[2]  # at most 255, so that places are bytes
+    first = mask.argmax(2).astype(np.uint8)[:, :, None]
+    last = (size - 1 - mask[:, :, ::-1].argmax(2)).astype(np.uint8)[:, :, None]
+    places = np.arange(size, dtype=np.uint8)
+    # A line without pixels has its first at 0 and its last at the end.
+    return (places >= first) & (places <= last) & mask.any(2)[:, :, None]
 
 
 def _opened(mask: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from PIL import Image
 from schema import brain
 from schema.brain import GRID
 
-PIXELS_AT_ONCE = 4_000_000  # bounds memory: float32 working arrays of about 16 MB each
+PIXELS_AT_ONCE = 1_000_000  # float32 working arrays of 4 MB at most: they stay in the cache
 
 
 class Descriptor(NamedTuple):
@@ -151,10 +151,12 @@ def _describe(grid: np.ndarray) -> np.ndarray:
         **_intensities(grid, anatomy),
         **_texture(grid, anatomy),
         **_fluid(anatomy),
-        "symmetry_left_right": _correlation(grid, grid[:, :, ::-1]),
-        "symmetry_up_down": _correlation(grid, grid[:, ::-1]),
+        **_symmetry(grid),
     }
-    return np.stack([measured[name] for name in NAMES]).astype(np.float32)
+    columns = np.empty((len(NAMES), len(grid)), np.float32)
+    for column, name in zip(columns, NAMES, strict=True):
+        column[:] = measured[name]
+    return columns
 
 
 def _geometry(anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
@@ -165,7 +167,7 @@ def _geometry(anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
     top, bottom, left, right = anatomy.box.T
     # A pixel row cut by the middle counts for the parts on its two sides, so that the value does
     # not jump when the hull grows by one row.
-    side = np.clip(2 * (((top + bottom) / 2)[:, None] - pixels), -1, 1)
+    side = np.minimum(np.maximum(2 * (((top + bottom) / 2)[:, None] - pixels), -1), 1)
     return {
         "foreground_fraction": area / GRID**2,
         "centroid_x": _ratio(columns @ pixels, area * GRID, empty=0.5),
@@ -178,18 +180,16 @@ def _geometry(anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
 
 def _intensities(grid: np.ndarray, anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
     edge = GRID // 8
-    ends = (slice(edge), slice(-edge, None))
-    corners = [grid[:, rows, columns] for rows in ends for columns in ends]
+    rows = grid[:, :edge] + grid[:, -edge:]
+    corners = rows[:, :, :edge] + rows[:, :, -edge:]
     centre = slice(GRID // 2 - edge, GRID // 2 + edge)
-    quantiles = {
-        f"brain_q{percent:02d}": brain.quantile(anatomy.histogram, percent / 100) / 255
-        for percent in (5, 50, 95)
-    }
-    return quantiles | {
-        "corner_intensity": np.mean([corner.mean((1, 2)) for corner in corners], 0) / 255,
+    low, middle, high = brain.quantiles(anatomy.histogram, (0.05, 0.50, 0.95))
+    return {
+        "brain_q05": low / 255,
+        "brain_q50": middle / 255,
+        "brain_q95": high / 255,
+        "corner_intensity": corners.mean((1, 2)) / 4 / 255,
         "white_matter": anatomy.white / 255,
-        "mean": grid.mean((1, 2)) / 255,
-        "std": grid.std((1, 2)) / 255,
         "centre_brightness": _ratio(grid[:, centre, centre].mean((1, 2)), anatomy.white),
     }
 
@@ -203,8 +203,12 @@ def _texture(grid: np.ndarray, anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
     residual = second[:, :, 2:] - 2 * second[:, :, 1:-1] + second[:, :, :-2]
     vertical = (grid[:, 2:, 1:-1] - grid[:, :-2, 1:-1]) / 2
     horizontal = (grid[:, 1:-1, 2:] - grid[:, 1:-1, :-2]) / 2
-    noise = _ratio(((residual**2) * interior).sum((1, 2)), 36 * count)
-    slope = _ratio(((vertical**2 + horizontal**2) * interior).sum((1, 2)), count)
+    residual *= interior
+    vertical *= interior
+    horizontal *= interior
+    noise = _ratio(_products(residual, residual), 36 * count)
+    slope = _products(vertical, vertical) + _products(horizontal, horizontal)
+    slope = _ratio(slope, count)
     share = anatomy.histogram.reshape(-1, 64, 4).sum(2)
     share = _ratio(share, share.sum(1, keepdims=True))
     return {
@@ -231,14 +235,26 @@ def _fluid(anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
     }
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson correlation of an image with its mirror; 1 for a constant image, its own mirror."""
-    centred, mirrored = (image - image.mean((1, 2), keepdims=True) for image in (a, b))
-    products = np.einsum("nij,nij->n", centred, mirrored)
-    return _ratio(products, np.einsum("nij,nij->n", centred, centred), empty=1.0)
+def _symmetry(grid: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean, deviation, and Pearson correlation with the mirrors; 1 for a constant image."""
+    mean = grid.mean((1, 2))
+    centred = grid - mean[:, None, None]
+    power = _products(centred, centred)
+    return {
+        "mean": mean / 255,
+        "std": np.sqrt(power / GRID**2) / 255,
+        "symmetry_left_right": _ratio(_products(centred, centred[:, :, ::-1]), power, empty=1.0),
+        "symmetry_up_down": _ratio(_products(centred, centred[:, ::-1]), power, empty=1.0),
+    }
+
+
+def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.einsum("nij,nij->n", a, b)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, empty: float = 0.0) -> np.ndarray:
     """Divides where there is something to divide by; gives `empty` elsewhere."""
     defined = denominator > 0
+    if defined.all():
+        return numerator / denominator
     return np.where(defined, numerator / np.where(defined, denominator, 1), empty)
