@@ -213,12 +213,12 @@ def _export(job: Job, trained: Trained, train: Examples, held_out: Examples | No
             temperature=trained.temperature,
             quantized=trained.quantized,
         )
-    if classes:  # last, since it asks all that was exported
-        golden.record(job.serving_model_dir, settings.input.image_size, settings.input.channels)
     if not isinstance(settings, PretrainSettings):
         input_gate_export.export(
             job.serving_model_dir, job.train_files, job.eval_files, settings.input_gate
         )
+    if classes:  # after all else, since it asks all that was exported
+        golden.record(job.serving_model_dir, settings.input.image_size, settings.input.channels)
     description = trained.described(settings, classes, job.severity)
     bundle.save(
         bundle.beside(str(job.serving_model_dir)), trained.model, description, trained.history
