@@ -65,7 +65,7 @@ def _names(document: Any, max_depth: int) -> int:
     """How many members all objects have together; each has exactly one colon outside strings."""
     count = 0
     level = [document]
-    for _ in range(max_depth + 1):
+    for _ in range(max_depth):
         inner: list[Any] = []
         for value in level:
             if isinstance(value, dict):
