@@ -118,7 +118,7 @@ class Admission:
                 one if isinstance(one, ServingError) else Admitted(one, None) for one in decoded
             ]
         together = [pixels for one in decoded if isinstance(one, list) for pixels in one]
-        measured = schema_descriptors.measure(together)
+        measured = schema_descriptors.measure([_luma(pixels) for pixels in together])
         verdicts = (
             self._gate.judge(measured.descriptors, measured.grids)
             if self._gate and together
@@ -198,6 +198,11 @@ def _out_of_distribution(verdicts: Sequence[Any]) -> ServingError | None:
             ],
         },
     )
+
+
+def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey as training data is described (`schema.descriptors.decode`)."""
+    return pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
 
 
 def _encode(pixels: NDArray[np.uint8]) -> bytes:

@@ -33,7 +33,7 @@ DEVIATION_FLOOR = 0.01
 TOLD = 0.5  # share of turned training images that a discriminant must catch to be kept
 CONFIDENCE = 0.9  # that unseen people are refused no more often than asked for
 RESAMPLES = 200
-MEASURED_IMAGES = 200  # held-out images that are spoilt in every way
+MEASURED_IMAGES = 200  # the most held-out images that are spoilt in every way
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def measured(gate: InputGate, images: Sequence[Slice], seed: int = 0) -> dict[st
         95 % of the right images pass.
     """
     right = _worst(gate, list(images))
-    step = max(1, len(images) // MEASURED_IMAGES)
+    step = -(-len(images) // MEASURED_IMAGES)
     some = list(images[::step])
     strict = np.quantile(right, 0.95)
     families = {}
