@@ -144,13 +144,31 @@ def _write(golden: Golden, path: Path) -> None:
 
 
 def read(path: Path) -> Golden:
-    """Reads a golden batch; nothing in it is executed, and what it claims to hold is bounded.
+    """Reads a golden batch.
 
     Raises:
         GoldenError: there is none, or it is not what `record` writes.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file:
+            return parse(file.read(MAX_BYTES + 1))
+    except OSError as error:
+        raise GoldenError(
+            f"{path.name} is missing or cannot be read ({error.strerror}). Export the model with "
+            "the present code."
+        ) from error
+
+
+def parse(content: bytes) -> Golden:
+    """A golden batch from the bytes of its file; what they claim to hold is bounded.
+
+    Raises:
+        GoldenError: it is not what `record` writes.
+    """
+    try:
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES >> 20} MiB")
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
                 raise ValueError(f"it unpacks to more than {MAX_BYTES >> 20} MiB")
             arrays = {
@@ -158,12 +176,10 @@ def read(path: Path) -> Golden:
                 for entry in archive.infolist()
             }
         return _checked(arrays)
-    except FileNotFoundError:
-        raise GoldenError(
-            f"{path.name} is missing. Export the model with the present code."
-        ) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise GoldenError(f"{path.name} is no golden batch: {error}.") from error
+    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise GoldenError(f"{FILE} is no golden batch: {error}.") from error
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise GoldenError(f"{FILE} is no golden batch: {error}.") from error
 
 
 def _array(content: bytes) -> np.ndarray:
