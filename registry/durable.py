@@ -138,11 +138,9 @@ def copy(source: Path, target: Path) -> None:
 
 def remove(path: Path) -> None:
     """Removes a file; one that is absent is no error."""
-    try:
+    if os.path.lexists(path):
         system.unlink(path)
-    except FileNotFoundError:
-        return
-    sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def remove_tree(folder: Path) -> None:
