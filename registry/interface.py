@@ -159,7 +159,13 @@ class Event:
 
 
 class Registry(Protocol):
-    """Versions of one model. Every change is idempotent and is recorded with who and why."""
+    """Versions of one model. Every change is idempotent and is recorded with who and why.
+
+    Attributes:
+        name: of the model.
+    """
+
+    name: str
 
     def push(
         self,
