@@ -7,6 +7,8 @@ byte of the file and no message of its decoder is in it, since both may carry a 
 """
 
 import io
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -23,6 +25,11 @@ from serving.errors import ServingError
 
 MAX_SCANS = 64  # of a progressive JPEG: cameras and libraries write ten or fewer
 MAX_LISTED = 16  # refused images that one answer describes
+
+log = logging.getLogger(__name__)
+
+# Pillow's warnings about a file's metadata would go to the server's log, a line for each file.
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
 _SENTENCES: dict[str, str] = {
     "empty": "it holds no bytes",
@@ -147,7 +154,13 @@ class Admission:
         # A progressive JPEG of a few kilobytes can ask for thousands of passes over its pixels.
         if data.startswith(JPEG_MAGIC) and data.count(b"\xff\xda") > MAX_SCANS:
             raise self._refused("too_many_scans", position)
-        image = read_image(data, "", self._limits)
+        try:
+            image = read_image(data, "", self._limits)
+        except Exception as error:
+            # The decoder is other people's code, given strangers' bytes: whatever it trips over,
+            # the file is refused and its words, which may quote the file, are not kept.
+            log.warning("An image made the decoder fail: %s.", type(error).__name__)
+            raise self._refused("damaged", position) from None
         if isinstance(image, Quarantined):
             raise self._refused(image.reason, position)
         return image.pixels

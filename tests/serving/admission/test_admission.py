@@ -2,6 +2,9 @@
 
 import io
 import json
+import struct
+import subprocess
+import sys
 
 import hostile
 import numpy as np
@@ -244,6 +247,22 @@ def test_a_refusal_repeats_nothing_of_the_file():
         assert "0x" not in said
 
 
+def test_metadata_that_the_decoder_trips_over_is_refused(caplog):
+    """Fuzzing found a mutant on whose EXIF Pillow raised `struct.error` after decoding."""
+    from ingest import images
+
+    def trip(*_):
+        raise struct.error(CANARY)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "_upright", trip)
+        error = refusal(encoded(RAMP))
+    assert (error.code, error.details["reason"]) == ("refused_image", "damaged")
+    assert CANARY not in caplog.text
+    assert "error" in caplog.text
+    assert error.__cause__ is None
+
+
 def test_the_place_of_the_bad_image_is_told():
     good = encoded(RAMP)
     with pytest.raises(ServingError) as caught:
@@ -347,12 +366,32 @@ def test_a_long_list_of_refusals_is_cut(gated):
     assert "40 of 40" in str(caught.value)
 
 
-def test_admission_needs_no_tensorflow():
-    import subprocess
-    import sys
+def python(code, stdin=b""):
+    return subprocess.run(
+        [sys.executable, "-c", code], check=False, input=stdin, capture_output=True
+    )
 
+
+def test_admission_needs_no_tensorflow():
     code = (
         "import sys; import serving.admission, trainer.input_gate; "
         "sys.exit(any(name.split('.')[0] in ('tensorflow', 'keras') for name in sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert python(code).returncode == 0
+
+
+def test_the_decoder_writes_to_no_log():
+    """Metadata that is cut short makes Pillow warn, once for each file."""
+    exif = hostile.oriented(RAMP, 6, "JPEG")
+    at = exif.index(b"Exif")
+    broken = exif[: at + 6] + exif[at + 6 : at + 14] + b"\xff\x7f" + exif[at + 16 :]
+    code = (
+        "import sys; from serving.admission import Admission; from serving.config import Limits; "
+        "Admission(Limits(), 1).admit_many([[sys.stdin.buffer.read()]])"
+    )
+    done = python(code, broken)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    loud = python(
+        code.replace("Admission(", "import warnings; warnings.resetwarnings(); Admission("), broken
+    )
+    assert b"Warning" in loud.stderr

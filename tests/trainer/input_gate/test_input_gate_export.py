@@ -35,7 +35,7 @@ def files(phantom, tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     return (
         [written(folder / "train", phantom.train, phantom.subjects)],
-        [written(folder / "val", phantom.unseen, phantom.unseen_subjects)],
+        [written(folder / "val", phantom.unseen[:40], phantom.unseen_subjects[:40])],
     )
 
 
@@ -44,7 +44,7 @@ def test_it_lies_beside_the_model_and_knows_its_images(files, phantom, tmp_path)
     gate = load(tmp_path / FILE)
     assert gate.report == made.report
     assert gate.report["people"] == 60
-    assert gate.report["held_out"]["images"] == len(phantom.unseen)
+    assert gate.report["held_out"]["images"] == 40
     known = measure(phantom.unseen)
     assert sum(one.accepted for one in gate.judge(*known)) >= 0.99 * len(phantom.unseen)
 
