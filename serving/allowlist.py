@@ -40,7 +40,7 @@ _FILES = (
     (r"(litert/check|serving)\.json", 1 << 20),
     (r"(golden|input_gate)\.npz", 16 << 20),
 )
-_MOST_TOLD = 5
+_MOST_TOLD, _LONGEST_NAME = 5, 80
 
 # Why an operation is refused, by the first pattern that its name begins with.
 _REASONS = (
@@ -54,6 +54,7 @@ _REASONS = (
     (r"(Assign|Initialize|Hash|Lookup|.*Table|.*Queue|Barrier)", "it changes the model's state"),
 )
 _NOT_OURS = "no export of ours asks for it"
+_VARIABLES_ONLY = "our models read nothing but their variables"
 
 _SAVER = re.compile(r"__inference__traced_(save|restore)_\d+")
 _PREFIX = "file_prefix"  # the argument through which the loader says where the variables lie
@@ -107,7 +108,7 @@ def _why_file(path: str) -> str:
     if path.endswith((".pkl", ".pickle", ".joblib", ".pt", ".pth", ".npy")):
         return ": such a file can hold pickled Python objects, which run code"
     if path.startswith(("assets/", "assets.extra/")):
-        return ": our models read nothing but their variables"
+        return f": {_VARIABLES_ONLY}"
     return ""
 
 
@@ -118,7 +119,7 @@ def graph_problems(content: bytes) -> list[str]:
     except GraphError as error:
         return [str(error)]
     problems = [
-        f"{demand.where} uses {demand.item}: {_why(demand)}"
+        f"{demand.where} uses {_short(demand.item)}: {_why(demand)}"
         for demand in demands(model)
         if demand.item not in allowed()[demand.kind]
     ]
@@ -155,15 +156,17 @@ def demands(model: Any) -> Iterator[Demand]:
         for name in graph.signature_def:
             yield Demand("signature", name, "the list of signatures")
         for node in graph.graph_def.node:
-            yield from _of_node("graph", node, f"the graph (node {node.name})")
+            yield from _of_node("graph", node, f"the graph (node {_short(node.name)})")
         roles = _saver_roles(graph)
         for function in graph.graph_def.library.function:
             name = function.signature.name
             for key in function.attr:
-                yield Demand("function attribute", key, f"function {name}")
+                yield Demand("function attribute", key, f"function {_short(name)}")
             for node in function.node_def:
                 kind = roles.get(name, "function")
-                yield from _of_node(kind, node, f"function {name} (node {node.name})")
+                yield from _of_node(
+                    kind, node, f"function {_short(name)} (node {_short(node.name)})"
+                )
         for thing in graph.object_graph_def.nodes:
             yield from _of_object(thing)
 
@@ -192,7 +195,7 @@ def _why(demand: Demand) -> str:
 
 def _asset_problems(graph: Any) -> Iterator[str]:
     for asset in graph.asset_file_def:
-        yield f"it reads the asset {asset.filename!r}: our models read nothing but their variables"
+        yield f"it reads the asset {_short(asset.filename)!r}: {_VARIABLES_ONLY}"
     library = graph.graph_def.library
     if library.gradient or library.registered_gradients:
         yield f"the graph brings gradient functions of its own: {_NOT_OURS}"
@@ -279,6 +282,11 @@ def _first(problems: list[str]) -> list[str]:
     if len(told) > _MOST_TOLD:
         told[_MOST_TOLD:] = [f"and {len(told) - _MOST_TOLD} more of the kind"]
     return [_printable(problem) for problem in told]
+
+
+def _short(name: str) -> str:
+    """A name out of a model, which may be of any length."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
 def _printable(text: str) -> str:
