@@ -1,0 +1,106 @@
+"""gcp-storage-emulator in a process of its own, with the preconditions that it lacks.
+
+Run as a program: `python -m tests.emulators.storage` prints the port it listens on, on loopback,
+keeps everything in memory and ends with its standard input. The emulator ignores
+`ifGenerationMatch`, on which compare-and-swap rests; here it is heeded. `POST /keep?name=N` and
+`POST /restore?name=N` keep the whole state and bring it back.
+"""
+
+import copy
+import sys
+import threading
+from functools import partial
+from http import HTTPStatus
+from http.server import ThreadingHTTPServer
+
+from gcp_storage_emulator import server as emulator
+from gcp_storage_emulator.exceptions import NotFound
+from gcp_storage_emulator.storage import Storage
+
+CHANGES = ("create_file", "delete_file", "patch_object")
+
+
+class PreconditionFailed(Exception):
+    """The object has another generation than the request wants."""
+
+
+class CheckedStorage(Storage):
+    """The emulator's storage, heeding the generation that the current request wants."""
+
+    wanted: int | None = None
+
+    def _check(self, bucket: str, name: str) -> None:
+        if self.wanted is None:
+            return
+        try:
+            found = int(self.get_file_obj(bucket, name)["generation"])
+        except NotFound:
+            found = 0
+        if found != self.wanted:
+            raise PreconditionFailed(f"{bucket}/{name} has generation {found}, not {self.wanted}")
+
+
+def _checked(name: str):
+    original = getattr(Storage, name)
+
+    def method(self, bucket, key, *args, **kwargs):
+        self._check(bucket, key)
+        return original(self, bucket, key, *args, **kwargs)
+
+    return method
+
+
+for _name in CHANGES:
+    setattr(CheckedStorage, _name, _checked(_name))
+
+
+class Router(emulator.Router):
+    """Routes one request, with its precondition in force."""
+
+    kept: dict[str, dict] = {}  # noqa: RUF012
+
+    def handle(self, method):
+        """Answers 412 where the precondition does not hold."""
+        storage = self._request_handler.storage
+        request = emulator.Request(self._request_handler, method)
+        response = emulator.Response(self._request_handler)
+        if method == emulator.POST and request.path in ("/keep", "/restore"):
+            name = request.query["name"][0]
+            if request.path == "/keep":
+                self.kept[name] = copy.deepcopy(vars(storage))
+            else:
+                vars(storage).update(copy.deepcopy(self.kept[name]))
+            response.json({})
+            response.close()
+            return
+        wanted = request.query.get("ifGenerationMatch")
+        storage.wanted = int(wanted[0]) if wanted else None
+        try:
+            super().handle(method)
+        except PreconditionFailed as error:
+            response.status = HTTPStatus.PRECONDITION_FAILED
+            response.json({"error": {"code": 412, "message": str(error)}})
+            response.close()
+        finally:
+            storage.wanted = None
+
+
+class Handler(emulator.RequestHandler):
+    """Keeps the connection open between requests, as the real service does."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+
+def main() -> None:
+    """Serves one client at a time until the standard input ends."""
+    emulator.Router = Router
+    storage = CheckedStorage(use_memory_fs=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, storage))
+    print(server.server_address[1], flush=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

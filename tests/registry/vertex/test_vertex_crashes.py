@@ -1,0 +1,123 @@
+"""Wherever a change on Vertex AI dies, one verified version serves and a repeat finishes."""
+
+import grpc
+import pytest
+
+from registry.interface import Traffic
+from registry.vertex import VertexRegistry
+from registry.vertex_client import VertexClient
+from tests.registry.bucket.remote import WHY, Death, Died, client, deaths, model, push
+from tests.registry.vertex.conftest import LOCATION, NAME, PROJECT
+
+CHANGES = {
+    "first push": (0, push, Traffic(1)),
+    "push": (2, push, Traffic(3)),
+    "promote": (2, lambda registry, _: registry.promote(1, **WHY), Traffic(1)),
+    "rollback": (2, lambda registry, _: registry.rollback(to=1, **WHY), Traffic(1)),
+    "set_traffic": (2, lambda registry, _: registry.set_traffic(1, 20, **WHY), Traffic(2, 1, 20)),
+}
+
+
+class Dying(grpc.UnaryUnaryClientInterceptor):
+    """Lets every call of the client's transport pass by a death."""
+
+    def __init__(self, death: Death):
+        self._death = death
+
+    def intercept_unary_unary(self, continuation, client_call_details, request):
+        name = client_call_details.method.rpartition("/")[2]
+        return self._death.passing(name, lambda: _ended(continuation(client_call_details, request)))
+
+
+def _ended(call):
+    """Waits for the answer, so that dying after the call is dying after it took effect."""
+    call.code()
+    return call
+
+
+@pytest.fixture
+def opened(gcs, settings, time, monkeypatch):
+    """Opens the registry, in a process that may die."""
+
+    def open_registry(death: Death | None = None) -> VertexRegistry:
+        registry = VertexRegistry(
+            PROJECT,
+            LOCATION,
+            NAME,
+            settings=settings,
+            storage=client(gcs.host, death),
+            clock=time.clock(),
+        )
+        if death is not None:
+            original = VertexClient._emulator_transport
+
+            def transport(made, of):
+                channel = grpc.intercept_channel(
+                    grpc.insecure_channel(settings.emulator_host), Dying(death)
+                )
+                return of.get_transport_class("grpc")(channel=channel)
+
+            assert original is not transport
+            monkeypatch.setattr(registry.client, "_emulator_transport", transport.__get__(registry))
+        return registry
+
+    return open_registry
+
+
+def check_endpoint(registry, was: Traffic, wanted: Traffic) -> None:
+    """The split is whole, on deployed models of which each is a verified version."""
+    name = f"projects/{PROJECT}/locations/{LOCATION}/endpoints/{NAME}"
+    endpoint = registry.client.endpoints("get_endpoint", name=name)
+    assert registry.traffic() in (was, wanted)
+    if endpoint is None or not endpoint.deployed_models:
+        assert was.live is None
+        return
+    split = dict(endpoint.traffic_split)
+    assert set(split) <= {deployed.id for deployed in endpoint.deployed_models}
+    assert sum(split.values()) == (100 if registry.traffic().live else 0)
+    for deployed in endpoint.deployed_models:
+        if split.get(deployed.id):
+            assert registry.verify(int(deployed.model_version_id))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", CHANGES)
+def test_dying_anywhere_leaves_a_verified_version(gcs, service, opened, time, tmp_path, change):
+    before, act, wanted = CHANGES[change]
+    gcs.restore("empty")
+    for number in range(before):
+        push(opened(), model(tmp_path / f"m{number}", f"m{number}"))
+    was = Traffic(before or None)
+    source = model(tmp_path / "new", "new")
+    gcs.keep("template")
+    service(keep="template")
+    tried = []
+    for death in deaths():
+        gcs.restore("template")
+        service(restore="template")
+        try:
+            act(opened(death), source)
+        except Died:
+            tried.append(death.calls[-1])
+        check_endpoint(opened(), was, wanted)
+        time.outlive_a_lease()
+        act(opened(), source)
+        registry = opened()
+        assert registry.traffic() == wanted, death.calls
+        check_endpoint(registry, wanted, wanted)
+        numbers = [version.number for version in registry.versions()]
+        assert numbers == list(range(1, max(before, wanted.live) + 1)), death.calls
+        listed = registry.client.models(
+            "list_model_versions", name=f"projects/{PROJECT}/locations/{LOCATION}/models/{NAME}"
+        )
+        roles = {a: int(v.version_id) for v in listed for a in v.version_aliases}
+        assert sorted(int(v.version_id) for v in listed) == numbers, death.calls
+        assert roles["live"] == roles["default"] == wanted.live, death.calls
+        assert roles.get("canary") == wanted.canary, death.calls
+        assert "unfinished" not in [event.state for event in registry.history()]
+        assert registry.audit().faults == (), death.calls
+    names = {name.rpartition("/")[2] for name in tried}
+    assert {"GetEndpoint", "UpdateEndpoint", "o"} <= names, names
+    if "push" in change:
+        assert {"UploadModel", "DeployModel"} <= names, names
+    assert len(tried) >= 30, tried
