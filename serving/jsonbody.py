@@ -45,8 +45,10 @@ def parse(body: bytes | bytearray, limits: Limits) -> Any:
     except orjson.JSONDecodeError as error:
         raise ServingError(
             "invalid_json",
-            f"The body is not JSON: line {error.lineno}, column {error.colno}. NaN and Infinity "
-            "are no JSON either." + _hint(body),
+            "The body is empty."
+            if not body.strip()
+            else f"The body is not JSON: line {error.lineno}, column {error.colno}. NaN and "
+            "Infinity are no JSON either.",
             details={"line": error.lineno, "column": error.colno},
         ) from None
     names = _names(document, limits.max_json_depth)
@@ -55,10 +57,6 @@ def parse(body: bytes | bytearray, limits: Limits) -> Any:
             "invalid_json", "The body has an object that gives one name twice. Give it once."
         )
     return document
-
-
-def _hint(body: bytes | bytearray) -> str:
-    return " Send a body." if not body.strip() else ""
 
 
 def _names(document: Any, max_depth: int) -> int:

@@ -33,7 +33,8 @@ def worded(
 ) -> ServingError:
     """Puts `not_found` in TF Serving's words and codes; other problems stay as they are.
 
-    Only names that a model can have are repeated, so no stranger's text is.
+    The engine's own words, which tell what there is, follow. Only names that a model can have are
+    repeated, so no stranger's text is.
 
     Args:
         problem: as the engine raised it.
@@ -46,10 +47,14 @@ def worded(
     if label is not None:
         shown_label = label if valid(label) else "?"
         return ServingError(
-            "invalid_request", f"Unrecognized servable version label: {shown_label}"
+            "invalid_request",
+            f"Unrecognized servable version label: {shown_label}. {problem}",
+            details=problem.details,
         )
     if status:
         what = "any versions" if version is None else f"version {version}"
-        return ServingError("not_found", f"Could not find {what} of model {shown}")
-    kind = f"Latest({shown})" if version is None else f"Specific({shown}, {version})"
-    return ServingError("not_found", f"Servable not found for request: {kind}")
+        message = f"Could not find {what} of model {shown}"
+    else:
+        kind = f"Latest({shown})" if version is None else f"Specific({shown}, {version})"
+        message = f"Servable not found for request: {kind}"
+    return ServingError("not_found", f"{message}. {problem}", details=problem.details)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ingest.containers import JPEG_MAGIC, PNG_MAGIC
 from serving import jsonbody, logs, signatures
 from serving.config import Limits
 from serving.connections import EXTENSION, HEADERS
@@ -29,6 +30,7 @@ _PREDICT = re.compile(_TARGET + r":(predict|classify|regress)")
 _STATUS = re.compile(_TARGET + r"(/metadata)?")
 _MAX_VERSION = 2**63 - 1
 _IMAGES = (b"image/png", b"image/jpeg", b"image/jpg")
+_MAGIC = (PNG_MAGIC, JPEG_MAGIC)
 LINGER_SECONDS = 1.0
 
 
@@ -172,7 +174,7 @@ class RestApp:
         if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
             raise ServingError("unsupported_media_type", "Bodies are not taken compressed.")
         body = await self._body(headers, receive)
-        if kind in _IMAGES:
+        if kind in _IMAGES or body.startswith(_MAGIC):  # curl's own type for a file is no type
             if not body:
                 raise ServingError("invalid_request", "The body is empty; send an image file.")
             return signatures.Call(signatures.IMAGES, [bytes(body)], columns=False)

@@ -75,7 +75,10 @@ def test_columns(front, named):
     np.testing.assert_array_equal(np.float32(document["outputs"]["probabilities"]), WANTED)
 
 
-@pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "IMAGE/PNG; charset=x"])
+@pytest.mark.parametrize(
+    "kind",
+    ["image/png", "image/jpeg", "IMAGE/PNG; charset=x", "application/x-www-form-urlencoded", ""],
+)
 def test_an_image_as_the_body(front, kind):
     status, _, document = predict(front, IMAGES[0], headers={"Content-Type": kind})
     assert status == 200
