@@ -82,7 +82,7 @@ def segment(grid: np.ndarray) -> Anatomy:
     Returns:
         The anatomy of each slice; empty masks and zeros for a black one.
     """
-    levels = np.clip(grid + 0.5, 0, LEVELS - 1).astype(np.uint8)
+    levels = (grid + 0.5).astype(np.uint8)  # 255.5 at most
     bright = quantile(histogram(levels), BRIGHT_QUANTILE)
     hull = _fill(grid > (HULL_LEVEL * bright)[:, None, None])
     inside = histogram(levels, hull)

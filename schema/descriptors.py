@@ -195,20 +195,20 @@ def _intensities(grid: np.ndarray, anatomy: brain.Anatomy) -> dict[str, np.ndarr
 
 
 def _texture(grid: np.ndarray, anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
-    interior = _eroded(anatomy.hull)
-    count = interior.sum((1, 2), dtype=np.float32)
+    interior = _eroded(anatomy.hull).astype(np.float32)
+    count = interior.sum((1, 2))
     # Second difference along both axes: blind to edges and planes, and of variance 36 sigma² for
     # white noise (Immerkær 1996, Computer Vision and Image Understanding 64:300).
     second = grid[:, 2:] - 2 * grid[:, 1:-1] + grid[:, :-2]
     residual = second[:, :, 2:] - 2 * second[:, :, 1:-1] + second[:, :, :-2]
-    vertical = (grid[:, 2:, 1:-1] - grid[:, :-2, 1:-1]) / 2
-    horizontal = (grid[:, 1:-1, 2:] - grid[:, 1:-1, :-2]) / 2
+    vertical = grid[:, 2:, 1:-1] - grid[:, :-2, 1:-1]
+    horizontal = grid[:, 1:-1, 2:] - grid[:, 1:-1, :-2]
     residual *= interior
     vertical *= interior
     horizontal *= interior
     noise = _ratio(_products(residual, residual), 36 * count)
     slope = _products(vertical, vertical) + _products(horizontal, horizontal)
-    slope = _ratio(slope, count)
+    slope = _ratio(slope, 4 * count)  # differences over two pixels
     share = anatomy.histogram.reshape(-1, 64, 4).sum(2)
     share = _ratio(share, share.sum(1, keepdims=True))
     return {
