@@ -31,6 +31,8 @@ _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); from serving import probe_child as c; c.main()"
 )
 _THREADS = 2  # of inference: each takes address space
+# Names of `serving.config.ProbeSettings` in a run's settings, for who has a large model.
+_TIME, _MEMORY = "(serving.timeout_seconds sets this)", "(serving.memory_bytes sets this)"
 _TAIL = 4096  # bytes of the error stream that are kept
 
 
@@ -209,7 +211,7 @@ def _report(
         else:
             facts |= message
     if "memory_bytes" not in facts:  # its last word
-        why = f"it took more than {late:g} seconds" if late else _cause(code, tail, memory)
+        why = f"it took more than {late:g} seconds {_TIME}" if late else _cause(code, tail, memory)
         findings.append(Finding(asked, False, why))
     return ProbeReport(
         tuple(findings),
@@ -223,7 +225,7 @@ def _report(
 def _cause(code: int, tail: bytes, memory: int) -> str:
     """What the process died of, in words."""
     if b"bad_alloc" in tail or b"MemoryError" in tail:
-        return f"it needs more than {memory / (1 << 30):g} GiB of memory"
+        return f"it needs more than {memory / (1 << 30):g} GiB of memory {_MEMORY}"
     if code == -signal.SIGXCPU:
         return "it used up its processor time"
     last = tail.decode("utf-8", "replace").strip().splitlines()[-1:]

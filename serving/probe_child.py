@@ -143,7 +143,7 @@ class Trial:
         names = [name.decode() for name in loaded.class_names.numpy().tolist()]
         if names != self.classes:
             raise Refusal(f"the model's classes are {names}, those of serving.json {self.classes}")
-        return told
+        return f"SavedModel {told}"
 
     def lite(self) -> str:
         """Each LiteRT file answers what was answered at export, on images prepared as served."""
@@ -231,15 +231,25 @@ def _shut_in(cpu_seconds: int) -> bool:
     return any(system.unshare(flags) == 0 for flags in (_NEW_NETWORK, _NEW_USER | _NEW_NETWORK))
 
 
+def _most_memory() -> int:
+    """The most bytes of memory held at once (getrusage's figure begins with the parent's)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
 def _reason(error: Exception, memory_bytes: int) -> str:
     """An exception as a reason, in one printable line."""
     if isinstance(error, CortexflowError):
         return str(error)
     kind = type(error).__name__
     if kind in {"MemoryError", "ResourceExhaustedError"}:
-        return f"it needs more than {memory_bytes / (1 << 30):g} GiB of memory"
-    line = "".join(str(error).splitlines()[:1])[:300]
-    return f"{kind}: {''.join(letter for letter in line if letter.isprintable())}"
+        return (
+            f"it needs more than {memory_bytes / (1 << 30):g} GiB of memory "
+            "(serving.memory_bytes sets this)"
+        )
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = " ".join(lines).removeprefix("Graph execution error: ")[:300]
+    return f"{kind}: {''.join(letter for letter in told if letter.isprintable())}"
 
 
 def main() -> None:
@@ -262,6 +272,5 @@ def main() -> None:
         tell(name=name, passed=passed, detail=detail)
         if not passed:
             break
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    tell(digest=trial.digest, memory_bytes=most)
+    tell(digest=trial.digest, memory_bytes=_most_memory())
     os._exit(0)  # threads of a model end here, and so does what it would do at exit
