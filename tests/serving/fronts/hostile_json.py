@@ -2,6 +2,7 @@
 
 import base64
 import json
+import random
 
 from hypothesis import strategies as st
 
@@ -33,37 +34,54 @@ VALUES = st.recursive(
     ),
     max_leaves=12,
 )
-DOCUMENTS = VALUES | st.fixed_dictionaries(
+ROWS = st.lists(
+    st.just({"b64": GOOD}) | st.just({"images": {"b64": GOOD}}) | VALUES, min_size=1, max_size=10
+)
+DOCUMENTS = st.fixed_dictionaries({"instances": ROWS}) | st.fixed_dictionaries({"inputs": ROWS})
+DOCUMENTS |= VALUES | st.fixed_dictionaries(
     {}, optional={"instances": VALUES, "inputs": VALUES, "signature_name": VALUES}
 )
 
 
-@st.composite
-def bodies(draw):
-    """Bytes near to JSON: documents, documents with bytes cut, doubled or exchanged, and noise."""
-    if draw(st.integers(0, 9)) == 0:
-        return draw(st.binary(max_size=64))
-    body = bytearray(
-        json.dumps(draw(DOCUMENTS), ensure_ascii=draw(st.booleans())).encode(
-            "utf-8", "surrogatepass"
-        )
-    )
-    for _ in range(draw(st.integers(0, 3))):
-        place = draw(st.integers(0, len(body)))
-        kind = draw(st.integers(0, 3))
+INSERTED = (
+    *(b"NaN", b"1e999", b"-Infinity", b"[" * 40, b'"a":1,', b"\xff", b",", b'"', b"\\"),
+    *(b'{"b64":"AAAA"},' * 9, b"A" * 6000),  # too many, too large
+)
+
+
+def encoded(document, source: random.Random) -> bytes:
+    """A document as JSON; lone surrogates as the bytes that UTF-8 forbids."""
+    text = json.dumps(document, ensure_ascii=source.random() < 0.5)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def damaged(body: bytes, source: random.Random) -> bytes:
+    """A body with up to three pieces cut, put in, doubled or changed by a bit."""
+    changed = bytearray(body)
+    for _ in range(source.randrange(4)):
+        place = source.randrange(len(changed) + 1)
+        kind = source.randrange(4)
         if kind == 0:
-            del body[place : place + draw(st.integers(1, 8))]
+            del changed[place : place + source.randrange(1, 9)]
         elif kind == 1:
-            body[place:place] = draw(
-                st.sampled_from(
-                    [b"NaN", b"1e999", b"-Infinity", b"[" * 40, b'"a":1,', b"\xff", b","]
-                )
-            )
+            changed[place:place] = source.choice(INSERTED)
         elif kind == 2:
-            body[place:place] = body[place : place + 32]
-        elif body and place < len(body):
-            body[place] ^= 1 << draw(st.integers(0, 7))
-    return bytes(body)
+            changed[place:place] = changed[place : place + 32]
+        elif place < len(changed):
+            changed[place] ^= 1 << source.randrange(8)
+    return bytes(changed)
+
+
+@st.composite
+def bodies(draw, count: int = 1):
+    """Lists of bytes near to JSON: documents, documents with damage, and noise."""
+    document = draw(DOCUMENTS)
+    source = random.Random(draw(st.integers(0, 2**32)))
+    body = encoded(document, source)
+    made = [damaged(body, source) for _ in range(count)]
+    if source.random() < 0.1:
+        made[0] = source.randbytes(source.randrange(64))
+    return made
 
 
 def understand(body: bytes) -> signatures.Call:

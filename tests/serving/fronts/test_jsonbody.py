@@ -129,9 +129,10 @@ def test_float32_is_written_to_the_last_bit():
 
 
 @settings(max_examples=500, deadline=None)
-@given(bodies())
-def test_no_body_is_a_defect(body):
-    outcome(body)
+@given(bodies(4))
+def test_no_body_is_a_defect(made):
+    for body in made:
+        outcome(body)
 
 
 @settings(max_examples=200, deadline=None)

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fronts"))
 from hostile_json import CODES, bodies, outcome
 
 INPUTS = 100_000
+PER_DOCUMENT = 20  # damaged differently
 
 
 @pytest.mark.slow
@@ -19,18 +20,18 @@ def test_a_hundred_thousand_bodies():
     seen = collections.Counter()
 
     @settings(
-        max_examples=INPUTS,
+        max_examples=INPUTS // PER_DOCUMENT,
         deadline=None,
         database=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )
-    @given(bodies())
-    def run(body):
-        seen[outcome(body)] += 1
+    @given(bodies(PER_DOCUMENT))
+    def run(made):
+        seen.update(map(outcome, made))
 
     run()
     print(dict(seen))
     assert seen.total() >= INPUTS  # the generator did not run dry
     assert set(seen) == CODES | {"ok"}
-    assert all(seen[code] > 100 for code in ("ok", "invalid_json", "invalid_request"))
+    assert all(count > 20 for count in seen.values())
