@@ -14,6 +14,7 @@ import numpy as np
 
 from ingest.containers import JPEG_MAGIC, PNG_MAGIC
 from serving import jsonbody, logs, signatures
+from serving.buffered import Buffered, Hold
 from serving.config import Limits
 from serving.connections import EXTENSION, HEADERS
 from serving.errors import CODES, ServingError
@@ -64,14 +65,22 @@ class RestApp:
         limits: of requests.
         metrics: counts answers and tells all.
         observer: is told of predictions that were refused before the engine saw them.
+        buffered: bounds what all requests hold together.
     """
 
-    def __init__(self, engine: Engine, limits: Limits, metrics: Metrics, observer: Observer):
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        metrics: Metrics,
+        observer: Observer,
+        buffered: Buffered,
+    ):
         self._engine = engine
         self._limits = limits
         self._metrics = metrics
         self._observer = observer
-        self._buffered = 0
+        self._buffered = buffered
         self.stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,7 +126,8 @@ class RestApp:
                     raise ServingError(
                         "unimplemented", f"{found[4].capitalize()} is not offered; use :predict."
                     )
-                return await self._predict(target, headers, identity, receive)
+                with self._buffered.hold() as hold:
+                    return await self._predict(target, headers, identity, receive, hold)
             if found := _STATUS.fullmatch(path):
                 _allow(method, "GET", "HEAD")
                 target = _target(*found.group(1, 2, 3))
@@ -132,10 +142,15 @@ class RestApp:
         )
 
     async def _predict(
-        self, target: Target, headers: Mapping[bytes, bytes], identity: str, receive: Receive
+        self,
+        target: Target,
+        headers: Mapping[bytes, bytes],
+        identity: str,
+        receive: Receive,
+        hold: Hold,
     ) -> Answer:
         try:
-            call = await self._call(headers, receive)
+            call = await self._call(headers, receive, hold)
         except ServingError as problem:
             self._observer(
                 Observation(
@@ -164,7 +179,9 @@ class RestApp:
             raise worded(problem, *target) from None
         return _predictions(answer, call.columns)
 
-    async def _call(self, headers: Mapping[bytes, bytes], receive: Receive) -> signatures.Call:
+    async def _call(
+        self, headers: Mapping[bytes, bytes], receive: Receive, hold: Hold
+    ) -> signatures.Call:
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind.startswith((b"image/", b"multipart/")) and kind not in _IMAGES:
             raise ServingError(
@@ -173,36 +190,24 @@ class RestApp:
             )
         if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
             raise ServingError("unsupported_media_type", "Bodies are not taken compressed.")
-        body = await self._body(headers, receive)
+        body = await self._body(headers, receive, hold)
         if kind in _IMAGES or body.startswith(_MAGIC):  # curl's own type for a file is no type
             if not body:
                 raise ServingError("invalid_request", "The body is empty; send an image file.")
-            return signatures.Call(signatures.IMAGES, [bytes(body)], columns=False)
+            return signatures.Call(signatures.IMAGES, [body], columns=False)
         return signatures.from_json(jsonbody.parse(body, self._limits), self._limits)
 
-    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes | bytearray:
-        """Reads the body within its limits; what many clients send together has one, too."""
+    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive, hold: Hold) -> bytes:
+        """Reads the body within its limits; what is declared counts before it is there."""
         declared = headers.get(b"content-length", b"")
         expected = int(declared) if declared.isdigit() else 0
-        held = 0
         parts: list[bytes] = []
         size = 0
         try:
             async with asyncio.timeout(self._limits.body_seconds):
                 while True:
-                    needed = max(expected, size)
-                    if needed > self._limits.max_body_bytes:
-                        raise ServingError(
-                            "too_large",
-                            f"The body is larger than {self._limits.max_body_bytes} bytes.",
-                            details={"max_body_bytes": self._limits.max_body_bytes},
-                        )
-                    self._buffered += needed - held
-                    held = needed
-                    if self._buffered > self._limits.max_buffered_bytes:
-                        raise ServingError(
-                            "overloaded", "Too many large requests at once.", retry_after=1.0
-                        )
+                    self._check_size(max(expected, size))
+                    hold.grow_to(max(expected, size))
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise DisconnectedError
@@ -215,13 +220,17 @@ class RestApp:
                 "request_timeout",
                 f"The body took more than {self._limits.body_seconds:g} s to arrive.",
             ) from None
-        finally:
-            self._buffered -= held
+        self._check_size(size)
+        hold.grow_to(size)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _check_size(self, size: int) -> None:
         if size > self._limits.max_body_bytes:
             raise ServingError(
-                "too_large", f"The body is larger than {self._limits.max_body_bytes} bytes."
+                "too_large",
+                f"The body is larger than {self._limits.max_body_bytes} bytes.",
+                details={"max_body_bytes": self._limits.max_body_bytes},
             )
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _status(self, target: Target) -> Answer:
         try:

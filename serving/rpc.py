@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from registry.serving_config import ModelConfig
 from serving import logs, protos, signatures
+from serving.buffered import Buffered
 from serving.config import Limits, ServerSettings
 from serving.errors import ServingError
 from serving.interface import Engine, Observation, Observer, PredictAnswer, PredictRequest
@@ -52,10 +53,16 @@ class RpcServices:
         settings: limits, and whether configurations may be reloaded from outside.
         metrics: counts answers.
         observer: is told of predictions that were refused before the engine saw them.
+        buffered: bounds what all requests hold together.
     """
 
     def __init__(
-        self, engine: Engine, settings: ServerSettings, metrics: Metrics, observer: Observer
+        self,
+        engine: Engine,
+        settings: ServerSettings,
+        metrics: Metrics,
+        observer: Observer,
+        buffered: Buffered,
     ):
         self._engine = engine
         self._limits: Limits = settings.limits
@@ -65,6 +72,7 @@ class RpcServices:
         )
         self._metrics = metrics
         self._observer = observer
+        self._buffered = buffered
 
     def server(self) -> grpc.aio.Server:
         """A gRPC server with both services, bound to no port yet."""
@@ -114,7 +122,9 @@ class RpcServices:
         async def handler(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
             call = Call(context)
             try:
-                response = await method(request, call)
+                with self._buffered.hold() as hold:
+                    hold.grow_to(len(request))
+                    response = await method(request, call)
             except ServingError as problem:
                 status, message = problem.grpc_status, str(problem)[:_CUT]
             except Exception as problem:

@@ -17,6 +17,7 @@ import uvloop
 
 from schema.errors import CortexflowError
 from serving import connections, logs
+from serving.buffered import Buffered
 from serving.config import ServerSettings
 from serving.interface import Engine, Observation
 from serving.metrics import Metrics
@@ -60,7 +61,8 @@ class ModelServer:
         self._log: PredictionLog | None = None
         if settings.prediction_log is not None:
             self._log = PredictionLog(settings.prediction_log, settings.log, self.metrics.logged)
-        self._app = RestApp(engine, settings.limits, self.metrics, self._observe)
+        self.buffered = Buffered(settings.limits.max_buffered_bytes)
+        self._app = RestApp(engine, settings.limits, self.metrics, self._observe, self.buffered)
         self._uvicorn: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self._grpc: Any = None
@@ -103,7 +105,9 @@ class ModelServer:
             os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines are no JSON
             from serving.rpc import RpcServices
 
-            services = RpcServices(self.engine, settings, self.metrics, self._observe)
+            services = RpcServices(
+                self.engine, settings, self.metrics, self._observe, self.buffered
+            )
             self._grpc = services.server()
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             try:

@@ -109,7 +109,7 @@ def test_bodies_together_have_a_limit(front):
     codes = sorted(status for status, _, _ in outcomes)
     assert codes == [408, 408, 408, 429, 429]  # three fit; none is ever completed
     assert all(headers["retry-after"] == "1" for status, headers, _ in outcomes if status == 429)
-    until(lambda: front.server._app._buffered == 0)
+    until(lambda: front.server.buffered.size == 0)
 
 
 @pytest.mark.parametrize(
@@ -188,11 +188,26 @@ def test_who_hangs_up_is_not_worked_for(front):
         front.call(front.engine.gate.set)
 
 
+def test_a_body_counts_until_it_is_answered(front):
+    until(lambda: front.server.buffered.size == 0)
+    front.call(front.engine.gate.clear)
+    try:
+        with connection(front) as client:
+            client.sendall(PREDICT + b"Content-Type: image/png\r\nContent-Length: 8\r\n\r\n" + PNG)
+            until(lambda: front.engine.waiting == 1)
+            assert front.server.buffered.size == 8
+            front.call(front.engine.gate.set)
+            assert answer(client)[0] == 200
+    finally:
+        front.call(front.engine.gate.set)
+    assert front.server.buffered.size == 0
+
+
 def test_who_hangs_up_half_way_leaves_nothing(front):
     with connection(front) as client:
         client.sendall(PREDICT + b"Content-Length: 1000\r\n\r\n{")
-        until(lambda: front.server._app._buffered == 1000)
-    until(lambda: front.server._app._buffered == 0)
+        until(lambda: front.server.buffered.size == 1000)
+    until(lambda: front.server.buffered.size == 0)
 
 
 def test_too_many_connections_are_turned_away(front):

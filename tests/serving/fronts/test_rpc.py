@@ -192,6 +192,16 @@ def test_a_message_over_the_limit(front):
     assert refused(front, "Predict", request([bytes(200_000)]))[0] == "RESOURCE_EXHAUSTED"
 
 
+def test_messages_together_have_a_limit(front):
+    limit = front.server.buffered.limit
+    front.server.buffered.limit = 10
+    try:
+        assert refused(front, "Predict", request())[0] == "RESOURCE_EXHAUSTED"
+    finally:
+        front.server.buffered.limit = limit
+    assert front.server.buffered.size == 0
+
+
 def test_who_loses_patience_is_not_worked_for(front):
     before = front.engine.cancelled
     front.call(front.engine.gate.clear)
