@@ -66,7 +66,8 @@ class Side:
         self.failures += observation.code in FAILURES
         if observation.probabilities is not None:
             self.answers += 1
-            self.total = self.total + observation.probabilities.mean(0, dtype=np.float64)
+            rows = observation.probabilities
+            self.total = self.total + np.add.reduce(rows, 0, np.float64) / len(rows)
 
     def merge(self, other: "Side") -> None:
         """Adds another block."""
@@ -76,16 +77,50 @@ class Side:
         self.total = self.total + other.total
 
 
-@dataclasses.dataclass
+class Comparison:
+    """One canary against one live version, block by block.
+
+    Args:
+        settings: the bounds.
+        comparable: both give the same classes in the same order.
+    """
+
+    def __init__(self, settings: CanarySettings, comparable: bool = True):
+        self._settings = settings
+        self._comparable = comparable
+        self._blocks: deque[tuple[Side, Side]] = deque(maxlen=WINDOWS)
+        self._looks = 0
+
+    def look(self, live: Side, canary: Side) -> str | None:
+        """Adds a block, and looks at the windows that end with it.
+
+        Returns:
+            Why the canary must go, in words; None while nothing is sure.
+        """
+        self._blocks.append((live, canary))
+        self._looks += 1
+        sizes = [2**k for k in range(WINDOWS.bit_length()) if self._looks % 2**k == 0]
+        level = self._settings.level / (self._looks * (self._looks + 1)) / len(sizes) / 2
+        live, canary = Side(), Side()
+        for age, (old_live, old_canary) in enumerate(reversed(self._blocks), start=1):
+            live.merge(old_live)
+            canary.merge(old_canary)
+            if age not in sizes:
+                continue
+            reason = errs(live, canary, self._settings.max_error_rate, level)
+            if reason is None and self._comparable:
+                reason = drifts(live, canary, self._settings.max_drift, level)
+            if reason is not None:
+                return reason
+        return None
+
+
 class _Watched:
-    pair: Pair
-    live: Side = dataclasses.field(default_factory=Side)
-    canary: Side = dataclasses.field(default_factory=Side)
-    blocks: deque[tuple[Side, Side]] = dataclasses.field(
-        default_factory=lambda: deque(maxlen=WINDOWS)
-    )
-    looks: int = 0
-    tripped: bool = False
+    def __init__(self, pair: Pair, settings: CanarySettings):
+        self.pair = pair
+        self.comparison = Comparison(settings, pair.comparable)
+        self.live, self.canary = Side(), Side()
+        self.tripped = False
 
 
 class CanaryWatch:
@@ -113,7 +148,7 @@ class CanaryWatch:
         self._watched = {
             model: self._watched[model]
             if model in self._watched and self._watched[model].pair == pair
-            else _Watched(pair)
+            else _Watched(pair, self._settings)
             for model, pair in pairs.items()
         }
 
@@ -132,24 +167,11 @@ class CanaryWatch:
                 self._look(observation.model, watched)
 
     def _look(self, model: str, watched: _Watched) -> None:
-        watched.blocks.append((watched.live, watched.canary))
+        reason = watched.comparison.look(watched.live, watched.canary)
         watched.live, watched.canary = Side(), Side()
-        watched.looks += 1
-        sizes = [2**k for k in range(WINDOWS.bit_length()) if watched.looks % 2**k == 0]
-        level = self._settings.level / (watched.looks * (watched.looks + 1)) / len(sizes) / 2
-        live, canary = Side(), Side()
-        for age, (old_live, old_canary) in enumerate(reversed(watched.blocks), start=1):
-            live.merge(old_live)
-            canary.merge(old_canary)
-            if age not in sizes:
-                continue
-            reason = errs(live, canary, self._settings.max_error_rate, level)
-            if reason is None and watched.pair.comparable:
-                reason = drifts(live, canary, self._settings.max_drift, level)
-            if reason is not None:
-                watched.tripped = True
-                self._trip(model, watched.pair.canary, reason)
-                return
+        if reason is not None:
+            watched.tripped = True
+            self._trip(model, watched.pair.canary, reason)
 
 
 def errs(live: Side, canary: Side, margin: float, level: float) -> str | None:
@@ -166,9 +188,8 @@ def errs(live: Side, canary: Side, margin: float, level: float) -> str | None:
     if not live.requests or not canary.failures:
         return None
     rates = canary.failures / canary.requests, live.failures / live.requests
-    least, _ = bounds.interval(np.array([rates[0]]), canary.requests, level / 2)
-    _, most = bounds.interval(np.array([rates[1]]), live.requests, level / 2)
-    if least[0] - most[0] <= margin:
+    least = bounds.lower(rates[0], canary.requests, level / 2)
+    if least - bounds.upper(rates[1], live.requests, level / 2) <= margin:
         return None
     return (
         f"errors: {rates[0]:.1%} of {canary.requests} requests against {rates[1]:.1%} of "
@@ -196,7 +217,7 @@ def drifts(live: Side, canary: Side, margin: float, level: float) -> str | None:
     each = level / (4 * len(means[0]))  # two bounds of each class of two versions
     first = bounds.interval(means[0], live.answers, each)
     second = bounds.interval(means[1], canary.answers, each)
-    least = bounds.least_divergence(first, second)
+    least = bounds.least_divergence(first, second, enough=margin)
     if least <= margin:
         return None
     return (
