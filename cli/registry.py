@@ -376,6 +376,8 @@ def _say(
             f"{name}: version {target.number} would go live in place of {was}; its "
             f"{len(target.files)} files are as pushed.{canary} Nothing was changed (--dry-run)."
         )
+    elif before.live == target.number:
+        typer.echo(f"{name}: version {target.number} stays live.{canary}")
     else:
         typer.echo(f"{name}: version {target.number} is live (before: {was}).{canary}")
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from registry.interface import Audit, Difference, Event, Traffic, Version
 
 
+FEW = 20  # named values that fit a screen
+CHIEF = ("macro_auc", "balanced_accuracy", "log_loss")
+
+
 def states(traffic: "Traffic", previous: int | None) -> dict[int, str]:
     """What each version is now: `live`, `canary 5 %`, `previous`; the others are left out."""
     found = {} if previous is None else {previous: "previous"}
@@ -30,8 +34,8 @@ def told(traffic: "Traffic") -> str:
     if traffic.canary is None:
         return f"version {traffic.live} answers all requests"
     return (
-        f"version {traffic.live} answers, canary {traffic.canary} "
-        f"{traffic.percent} % of the requests"
+        f"canary {traffic.canary} answers {traffic.percent} % of the requests, "
+        f"version {traffic.live} the others"
     )
 
 
@@ -51,13 +55,12 @@ def show_versions(versions: Iterable["Version"], known: Mapping[int, str]) -> No
             _time(version.created),
             f"{version.size / 2**20:.1f}",
             _macro_auc(version),
-            version.digest[:8],
             version.who,
             version.reason,
         )
         for version in versions
     ]
-    _table(("version", "", "created", "MiB", "AUC", "digest", "by", "why"), rows)
+    _table(("version", "", "created", "MiB", "AUC", "by", "why"), rows)
 
 
 def show_version(version: "Version", known: Mapping[int, str]) -> None:
@@ -68,14 +71,15 @@ def show_version(version: "Version", known: Mapping[int, str]) -> None:
         ("created", f"{_time(version.created)} UTC by {version.who}"),
         ("why", version.reason),
         ("digest", version.digest),
-        *_flat("metrics", version.metrics),
-        *_flat("lineage", version.lineage),
+        *_chief(_flat("", version.metrics)),
+        *_chief(_flat("", version.lineage)),
     ]
-    _table(("", ""), facts)
+    _table(("", "value"), [(name, _value(value)) for name, value in facts])
     _table(
         ("file", "bytes", "SHA-256"),
         [(file.path, f"{file.size}", file.sha256) for file in version.files],
     )
+    typer.echo("Everything, with all metrics: --json.")
 
 
 def show_history(events: Iterable["Event"]) -> None:
@@ -84,31 +88,39 @@ def show_history(events: Iterable["Event"]) -> None:
         (
             str(event.sequence),
             _time(event.time),
-            event.action if event.state == "done" else f"{event.action} ({event.state})",
-            str(event.version),
+            _change(event),
             f"{event.previous or '–'} → {event.live or '–'}",
-            f"{event.canary} {event.percent} %" if event.canary is not None else "",
             event.who,
             event.reason,
         )
         for event in events
     ]
-    _table(("#", "time (UTC)", "change", "version", "live", "canary", "by", "why"), rows)
+    _table(("#", "time (UTC)", "change", "live", "by", "why"), rows)
+
+
+def _change(event: "Event") -> str:
+    share = f" {event.percent} %" if event.canary == event.version else ""
+    done = "" if event.state == "done" else f" ({event.state})"
+    return f"{event.action} {event.version}{share}{done}"
 
 
 def show_difference(difference: "Difference", a: int, b: int) -> None:
     """Prints what differs, or that nothing does."""
+    metrics = [(name, pair) for name, pair in difference.metrics.items()]
+    lineage = [(name, pair) for name, pair in difference.lineage.items()]
     rows = [
         *(("file", path, "–", "added") for path in difference.added),
-        *(("file", path, "removed", "–") for path in difference.removed),
-        *(("file", path, "", "changed") for path in difference.changed),
-        *(("metric", name, *map(_value, pair)) for name, pair in difference.metrics.items()),
-        *(("lineage", name, *map(_value, pair)) for name, pair in difference.lineage.items()),
+        *(("file", path, "there", "–") for path in difference.removed),
+        *(("file", path, "there", "other bytes") for path in difference.changed),
+        *(("metric", name, *map(_value, pair)) for name, pair in _chief(metrics)),
+        *(("lineage", name, *map(_value, pair)) for name, pair in _chief(lineage)),
     ]
-    if rows:
-        _table(("what", "name", f"version {a}", f"version {b}"), rows)
-    else:
+    if not rows:
         typer.echo(f"Versions {a} and {b} do not differ.")
+        return
+    _table(("what", "name", f"version {a}", f"version {b}"), rows, wraps="name")
+    if len(_chief(metrics)) < len(metrics):
+        typer.echo(f"Of {len(metrics)} metrics that differ, the chief ones; all of them: --json.")
 
 
 def show_audit(audit: "Audit") -> None:
@@ -158,30 +170,37 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
-def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints a table whose last column alone may wrap."""
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], wraps: str = "") -> None:
+    """Prints a table of which one column alone, the last unless another is named, may wrap."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(headers))
-    for place, header in enumerate(headers):
-        table.add_column(header, no_wrap=place < len(headers) - 1)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header="" not in headers[:1])
+    for header in headers:
+        table.add_column(header, no_wrap=header != (wraps or headers[-1]), overflow="fold")
     for row in rows:
         style = "bold green" if "live" in row else ""
         table.add_row(*map(Text, row), style=style)  # as text: a reason is no markup
     Console().print(table)
 
 
-def _flat(prefix: str, values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = []
+def _flat(prefix: str, values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            rows += _flat(f"{prefix}.{name}", value)
+            rows += _flat(f"{prefix}{name}.", value)
         else:
-            rows.append((f"{prefix}.{name}", _value(value)))
+            rows.append((f"{prefix}{name}", value))
     return rows
+
+
+def _chief(rows: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """What a person wants to see of many named values: all when they are few, else the chief."""
+    if len(rows) <= FEW:
+        return list(rows)
+    return [row for row in rows if row[0].rpartition(".")[2] in CHIEF]
 
 
 def _value(value: Any) -> str:

@@ -173,10 +173,13 @@ class LocalRegistry:
         """
         folder = Path(source)
         manifest.check_model(folder, manifest.scan(folder))
+        self._store.check_signing()
         told = (metrics, lineage, reason, who)
         if dry_run:
             version = self._described(self._inventory(folder), *told)
-            return self.verify(version.number) if version.already_present else version
+            if version.already_present:
+                self.verify(version.number)
+            return version
         with self._changes.held(who, create=True) as change:
             version = self._described(self._inventory(folder), *told)
             if version.already_present:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from registry import durable, manifest, signature
 from registry.interface import File, RegistryError, VerificationError, Version
-from registry.keys import Keys
+from registry.keys import SIGNING, Keys
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _STAGING, _REMOVED = ".staging-", ".removed-"
@@ -152,6 +152,14 @@ class Store:
         durable.system.rename(staged, self.path(version.number))
         durable.sync_folder(self.folder)
 
+    def check_signing(self) -> None:
+        """Raises RegistryError where signatures are checked and there is no key to sign with."""
+        if self._keys.verify is not None and self._keys.signing is None:
+            raise RegistryError(
+                "Signatures are checked here and no signing key is set, so what is pushed could "
+                f"never go live. Name its file in {SIGNING}."
+            )
+
     def sign(self, number: int) -> None:
         """Signs a version's manifest as it lies there.
 
@@ -160,9 +168,7 @@ class Store:
             VerificationError: the signature is not by the key that checks here.
         """
         if self._keys.signing is None:
-            raise RegistryError(
-                "No signing key is set. Name its file in CORTEXFLOW_SIGNING_KEY_FILE."
-            )
+            raise RegistryError(f"No signing key is set. Name its file in {SIGNING}.")
         origin = self.manifest(number)
         signed = signature.sign(origin.read_bytes(), self._keys.signing)
         signature.check(origin.read_bytes(), signed, origin, self._keys)

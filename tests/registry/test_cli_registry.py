@@ -1,5 +1,6 @@
 """The commands around live versions, as typed."""
 
+import json
 import re
 import subprocess
 import sys
@@ -38,6 +39,13 @@ def typed(*words, workspace=None):
     place = ["--workspace", str(workspace)] if workspace else []
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*words, *place], catch_exceptions=False)
     assert result.exit_code == 0
+    return result.output
+
+
+def refused(*words, code=2):
+    """Output of a command that is misused, or that finds a fault."""
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == code
     return result.output
 
 
@@ -81,7 +89,7 @@ def test_history_tells_who_and_why(workspace):
     typed("rollback", "--reason", "worse on site 2", workspace=workspace)
     lines = typed("history", workspace=workspace).strip().splitlines()
     assert len(lines) == 2 + 4  # a header, a rule, three pushes, one rollback
-    assert re.search(r"rollback\s+2\s+3 → 2\s+\S+\s+worse on site 2", lines[-1])
+    assert re.search(r"rollback 2\s+3 → 2\s+\S+\s+worse on site 2", lines[-1])
 
 
 def test_a_reason_is_no_markup(workspace):
@@ -109,9 +117,129 @@ def test_the_model_must_be_known(workspace, tmp_path):
     assert "teacher" in typed("versions", "--name", "teacher", workspace=workspace)
 
 
-@pytest.mark.parametrize("command", ["versions", "promote", "rollback", "history", "verify"])
+def test_a_canary_is_set_shown_and_ended(workspace):
+    words = ("set-traffic", "--canary", "1", "--percent", "5")
+    said = typed(*words, "--dry-run", workspace=workspace)
+    assert "Nothing was changed" in said
+    assert "canary 5 %" not in typed("versions", workspace=workspace)
+    assert typed(*words, workspace=workspace) == (
+        "severity: canary 1 answers 5 % of the requests, version 3 the others "
+        "(before: version 3 answers all requests).\n"
+    )
+    assert "already" in typed(*words, workspace=workspace)
+    assert "canary 5 %" in typed("versions", workspace=workspace)
+    assert "set_traffic 1 5 %" in typed("history", workspace=workspace)
+    said = typed("rollback", "--to", "3", workspace=workspace)
+    assert said == "severity: version 3 stays live. The canary 1 ends.\n"
+    typed(*words, workspace=workspace)
+    said = typed("set-traffic", "--none", "--reason", "errors", workspace=workspace)
+    assert said.startswith("severity: version 3 answers all requests (before: canary 1")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("--canary", "1"), ("--percent", "5"), ("--none", "--canary", "1", "--percent", "5")],
+)
+def test_half_an_order_for_traffic_is_refused(workspace, words):
+    assert "Give --canary VERSION with --percent" in refused("set-traffic", *words)
+
+
+def test_push_by_hand(workspace, tmp_path):
+    exported = model(tmp_path / "exported", "exported")
+    (tmp_path / "metrics.json").write_text('{"student": {"slice": {"macro_auc": 0.5}}}')
+    words = ("push", str(exported), "--metrics", str(tmp_path / "metrics.json"))
+    assert "would become version 4" in typed(*words, "--dry-run", workspace=workspace)
+    assert "version 4 is stored" in typed(*words, "--no-live", workspace=workspace)
+    assert live(workspace) == 3
+    assert "is version 4 already" in typed(*words, workspace=workspace)
+    assert live(workspace) == 4
+    assert "0.500" in typed("versions", workspace=workspace)
+    new = ("push", str(exported), "--registry", str(tmp_path / "new"), "--name", "student")
+    assert "version 1 is live (before: nothing)" in typed(*new)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_metrics_must_be_an_object(tmp_path, content):
+    exported = model(tmp_path / "exported", "exported")
+    (tmp_path / "metrics.json").write_text(content)
+    words = ("push", str(exported), "--name", "m", "--registry", str(tmp_path / "new"))
+    assert "metrics.json" in refused(*words, "--metrics", str(tmp_path / "metrics.json"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_one_version_in_full(workspace):
+    said = typed("versions", "3", workspace=workspace)
+    assert "severity 3, live" in said
+    assert "saved_model.pb" in said
+    shown = json.loads(typed("versions", "3", "--json", workspace=workspace))
+    assert (shown["number"], shown["state"], shown["size"]) == (3, "live", 23)
+
+
+def test_documents_for_programs(workspace):
+    listed = json.loads(typed("versions", "--json", workspace=workspace))
+    assert [(entry["number"], entry["state"]) for entry in listed] == [
+        (1, ""),
+        (2, "previous"),
+        (3, "live"),
+    ]
+    events = json.loads(typed("history", "--json", workspace=workspace))
+    assert [event["action"] for event in events] == ["push"] * 3
+    found = json.loads(typed("diff", "1", "2", "--json", workspace=workspace))
+    assert found["metrics"] == {"student.subject.macro_auc": [0.71, 0.72]}
+
+
+def test_diff_in_words(workspace):
+    said = typed("diff", "1", "2", workspace=workspace)
+    assert re.search(r"file\s+saved_model.pb\s+there\s+other bytes", said)
+    assert re.search(r"metric\s+student.subject.macro_auc\s+0.71\s+0.72", said)
+    assert typed("diff", "1", "1", workspace=workspace) == "Versions 1 and 1 do not differ.\n"
+
+
+def test_who_answered_at_a_moment(workspace):
+    typed("rollback", workspace=workspace)
+    times = [e["time"] for e in json.loads(typed("history", "--json", workspace=workspace))]
+    assert "version 3 answers all" in typed("history", "--at", times[2], workspace=workspace)
+    assert "version 2 answers all" in typed("history", "--at", times[3], workspace=workspace)
+    assert "nothing is live" in typed("history", "--at", "2020-01-01 12:00", workspace=workspace)
+    at = typed("history", "--at", times[3], "--json", workspace=workspace)
+    assert json.loads(at) == {"at": times[3], "live": 2, "canary": None, "percent": 0}
+    assert "is no time" in refused("history", "--at", "yesterday")
+
+
+def test_gc_in_words(workspace):
+    assert "would remove 1." in typed("gc", "--keep", "0", "--dry-run", workspace=workspace)
+    assert typed("gc", "--keep", "0", workspace=workspace) == "severity: removed 1.\n"
+    assert typed("gc", "--keep", "0", workspace=workspace) == "severity: nothing to remove.\n"
+
+
+def test_audit_in_words(workspace):
+    said = typed("audit", "verify", workspace=workspace)
+    assert "6 entries, without a key: nothing was changed." in said
+    head = said.split("head: ")[1].strip()
+    record = workspace / "registry" / "severity" / "history.jsonl"
+    record.write_bytes(record.read_bytes().replace(b"run 2", b"run 9"))
+    said = refused("audit", "verify", "--head", head, "--workspace", str(workspace), code=1)
+    assert "Line 3 is not as it was written" in said
+    found = refused("audit", "verify", "--json", "--workspace", str(workspace), code=1)
+    assert len(json.loads(found)["faults"]) == 1
+
+
+def test_signing_in_words(workspace, tmp_path, monkeypatch):
+    (tmp_path / "secret").write_text("s" * 32)
+    monkeypatch.setenv("CORTEXFLOW_SIGNING_KEY_FILE", str(tmp_path / "secret"))
+    with pytest.raises(VerificationError, match="not signed"):
+        typed("rollback", workspace=workspace)
+    assert "would be signed" in typed("sign", "2", "--dry-run", workspace=workspace)
+    assert "version 2 is signed" in typed("sign", "2", workspace=workspace)
+    assert "version 2 is live" in typed("rollback", workspace=workspace)
+
+
+COMMANDS = ["versions", "push", "promote", "rollback", "set-traffic", "history", "diff", "verify"]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "gc", "sign", "audit verify"])
 def test_help_shows_examples(command):
-    said = typed(command, "--help")
+    said = typed(*command.split(), "--help")
     assert "Examples" in said
     assert f"cortexflow {command}" in said
 
@@ -128,4 +256,5 @@ print(*sys.modules)
     )
     assert "version 2 is live" in run.stdout
     heavy = {"tensorflow", "apache_beam", "tfx", "numpy", "scipy", "matplotlib"}
+    heavy |= {"google.cloud.aiplatform", "google.protobuf", "grpc", "cryptography"}
     assert not heavy & set(run.stdout.split())
