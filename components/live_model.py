@@ -34,9 +34,11 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict, output_dict, exec_properties):  # noqa: N802 (TFX's name)
         """Emits the live model, or no artifact at all when nothing is live yet."""
-        from registry.local import LocalRegistry
+        from registry.opening import open_registry
 
-        registry = LocalRegistry(exec_properties["registry"], exec_properties["model_name"])
+        registry = open_registry(
+            exec_properties["registry"], exec_properties["model_name"], create=True
+        )
         live = registry.live()
         artifact = output_dict[MODEL][0]
         output = execution_result_pb2.ExecutorOutput()
@@ -63,7 +65,7 @@ class LiveModel(base_component.BaseComponent):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
     def __init__(self, registry: str, model_name: str, version: str = ""):
-        """Looks in the registry at `registry` when the node runs, not now."""
+        """Looks in the registry at a path or URI when the node runs, not now."""
         super().__init__(
             LiveModelSpec(
                 registry=registry,

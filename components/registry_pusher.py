@@ -1,16 +1,20 @@
 """Pusher into our registry: TFX's Pusher node with a destination that can roll back.
 
-TFX's filesystem pusher names versions by the clock and keeps no history; ours asks the registry
-for the next version, which stages, verifies and renames before anything points to it.
+TFX's filesystem pusher names versions by the clock and keeps no history, and its Vertex pusher
+makes a new model each time; ours asks the registry at a path or URI for the next version, which
+stages and verifies before anything points to it.
 """
 
-from collections.abc import Sequence
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
 
 from tfx.components.pusher import component as pusher_component
 from tfx.components.pusher import executor as pusher_executor
 from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
-from tfx.utils import json_utils
+from tfx.utils import io_utils, json_utils
 
 from components.decisions import read_decision
 from evaluation.outcome import Refused
@@ -21,35 +25,53 @@ class Executor(pusher_executor.Executor):
 
     def Do(self, input_dict, output_dict, exec_properties):  # noqa: N802 (TFX's name)
         """Registers the model and makes it live."""
-        from registry.local import LocalRegistry
+        from registry.opening import open_registry
 
         if not self.CheckBlessing(input_dict):
             raise Refused("The Pusher was asked to push a model that the gate did not pass.")
         settings = json_utils.loads(exec_properties["custom_config"])
         blessing = artifact_utils.get_single_instance(input_dict["model_blessing"])
         model = artifact_utils.get_single_instance(input_dict["model"])
-        registry = LocalRegistry(settings["registry"], settings["model_name"])
-        version = registry.push(
-            self.GetModelPath(input_dict),
-            metrics=read_decision(blessing.uri).metrics,
-            lineage={
-                "model_uri": model.uri,
-                "artifact_id": model.id,
-                "classes": settings["classes"],
-            },
-            reason="passed the model gate",
-            who="pipeline",
-        )
+        registry = open_registry(settings["registry"], settings["model_name"], create=True)
+        with _local(self.GetModelPath(input_dict)) as folder:
+            version = registry.push(
+                folder,
+                metrics=read_decision(blessing.uri).metrics,
+                lineage={
+                    "model_uri": model.uri,
+                    "artifact_id": model.id,
+                    "classes": settings["classes"],
+                },
+                reason="passed the model gate",
+                who="pipeline",
+            )
         pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        # Asking a remote registry for a path would download the version that was just pushed.
+        address = getattr(registry, "uri", registry.path)
         self._MarkPushed(
             pushed,
-            pushed_destination=str(registry.path(version.number)),
+            pushed_destination=str(address(version.number)),
             pushed_version=str(version.number),
         )
 
 
+@contextlib.contextmanager
+def _local(folder: str) -> Iterator[str]:
+    """The model's folder on this machine; a copy where the pipeline's root is in the cloud."""
+    if "://" not in folder:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="cortexflow-push-") as scratch:
+        copy = os.path.join(scratch, "model")
+        io_utils.copy_dir(folder, copy)
+        yield copy
+
+
 class RegistryPusher(pusher_component.Pusher):
-    """TFX node: pushes into the registry at `registry` under `model_name`."""
+    """TFX node: pushes into the registry at `registry` under `model_name`.
+
+    `registry` is a folder, `gs://BUCKET/PATH` or `vertex://PROJECT/LOCATION/MODEL`.
+    """
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 

@@ -22,7 +22,7 @@ from typing import Any, cast
 from registry import manifest, signature
 from registry.bucket_objects import Objects
 from registry.interface import File, RegistryError, VerificationError, Version
-from registry.keys import Keys
+from registry.keys import SIGNING, Keys
 
 _MANIFEST = re.compile(r"manifests/(?P<removed>removed/)?(?P<number>[1-9][0-9]{0,17})\.json")
 _NO_FOLDERS = ("manifests", "history.jsonl", "history.head")
@@ -177,6 +177,14 @@ class BucketStore:
         self._keep()
         self.objects.write(self._manifest(version.number), content, generation=0)
 
+    def check_signing(self) -> None:
+        """Raises RegistryError where signatures are checked and there is no key to sign with."""
+        if self._keys.verify is not None and self._keys.signing is None:
+            raise RegistryError(
+                "Signatures are checked here and no signing key is set, so what is pushed could "
+                f"never go live. Name its file in {SIGNING}."
+            )
+
     def sign(self, number: int) -> None:
         """Signs a version's manifest as it lies there.
 
@@ -185,9 +193,7 @@ class BucketStore:
             VerificationError: the signature is not by the key that checks here.
         """
         if self._keys.signing is None:
-            raise RegistryError(
-                "No signing key is set. Name its file in CORTEXFLOW_SIGNING_KEY_FILE."
-            )
+            raise RegistryError(f"No signing key is set. Name its file in {SIGNING}.")
         content = self._manifest_bytes(number)
         self.objects.write(self._signature(number), signature.sign(content, self._keys.signing))
         self._check_signature(number, content)

@@ -172,11 +172,9 @@ class Endpoints:
 
     def _check_machines(self, deployed) -> None:
         machines = deployed.dedicated_resources
-        if deployed.WhichOneof("prediction_resources") is None:
-            raise invalid("prediction_resources are required")
-        if deployed.HasField("dedicated_resources") and not (
-            machines.machine_spec.machine_type and machines.min_replica_count > 0
-        ):
+        if not deployed.HasField("dedicated_resources"):
+            raise invalid("A model with a container of its own is served by dedicated_resources")
+        if not (machines.machine_spec.machine_type and machines.min_replica_count > 0):
             raise invalid("dedicated_resources want a machine_type and min_replica_count")
 
     def _split(self, endpoint, split) -> None:

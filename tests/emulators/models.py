@@ -12,9 +12,11 @@ from tests.emulators import resources
 from tests.emulators.resources import Operations, invalid, not_found, precondition
 
 DEFAULT = "default"
+DEDICATED = v1.Model.DeploymentResourcesType.DEDICATED_RESOURCES  # what a container is served by
 _ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
 _ID = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
 _PARENT = re.compile(r"projects/[^/]+/locations/[^/]+")
+_OUTPUT_ONLY = ("version_id", "deployed_models", "supported_deployment_resources_types")
 _UPDATABLE = ("display_name", "description", "labels", "version_description", "explanation_spec")
 
 
@@ -35,6 +37,8 @@ class Models:
             raise invalid(f"parent {request.parent!r} is malformed")
         model = v1.Model.pb()()
         model.CopyFrom(request.model)
+        for field in _OUTPUT_ONLY:  # AIP-203: what a client says there is ignored
+            model.ClearField(field)
         resources.check_labels(model.labels)
         self._check_aliases(model.version_aliases)
         if not (model.container_spec.image_uri or model.HasField("base_model_source")):
@@ -53,6 +57,7 @@ class Models:
             for field in ("create_time", "update_time"):
                 getattr(model, field).CopyFrom(resources.now())
                 getattr(model, f"version_{field}").CopyFrom(resources.now())
+            model.supported_deployment_resources_types.append(DEDICATED)
             versions[model.version_id] = model
             return v1.UploadModelResponse.pb()(model=name, model_version_id=model.version_id)
 

@@ -141,6 +141,17 @@ def test_signs_and_asks_for_signatures(registry, gcs, time, tmp_path):
     assert keyed.promote(2, **WHY).number == 2
 
 
+def test_nothing_is_pushed_that_could_never_go_live(registry, gcs, time, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 64)
+    checking = BucketRegistry(
+        registry.root, "student", Keys(verify=secret), client(gcs.host), time.clock()
+    )
+    with pytest.raises(RegistryError, match="no signing key is set"):
+        push(checking, model(tmp_path / "a", "a"))
+    assert checking.versions() == ()
+
+
 def test_fetches_a_verified_copy(three, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert (three.path(2) / "saved_model.pb").read_text() == "b"

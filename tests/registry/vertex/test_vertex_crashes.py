@@ -5,7 +5,6 @@ import pytest
 
 from registry.interface import Traffic
 from registry.vertex import VertexRegistry
-from registry.vertex_client import VertexClient
 from tests.registry.bucket.remote import WHY, Death, Died, client, deaths, model, push
 from tests.registry.vertex.conftest import LOCATION, NAME, PROJECT
 
@@ -49,16 +48,13 @@ def opened(gcs, settings, time, monkeypatch):
             clock=time.clock(),
         )
         if death is not None:
-            original = VertexClient._emulator_transport
 
-            def transport(made, of):
-                channel = grpc.intercept_channel(
-                    grpc.insecure_channel(settings.emulator_host), Dying(death)
-                )
-                return of.get_transport_class("grpc")(channel=channel)
+            def transport(of):
+                channel = grpc.insecure_channel(settings.emulator_host)
+                dying = grpc.intercept_channel(channel, Dying(death))
+                return of.get_transport_class("grpc")(channel=dying)
 
-            assert original is not transport
-            monkeypatch.setattr(registry.client, "_emulator_transport", transport.__get__(registry))
+            monkeypatch.setattr(registry.client, "_emulator_transport", transport)
         return registry
 
     return open_registry
