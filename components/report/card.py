@@ -31,7 +31,7 @@ NAMES = {
     "metrics": "Metrics",
     "results": "Results",
     "calibration": "Calibration",
-    "checks": "Checks on the data",
+    "checks": "Checks on data and model",
     "limits": "Limits",
     "ethics": "Ethical considerations",
     "lineage": "Lineage",
