@@ -37,7 +37,7 @@ def registry(tmp_path_factory):
     return registry
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a reload leaves its traces in what is known of versions
 def command(registry, tmp_path_factory):
     """`cortexflow serve` on that registry, in a process of its own."""
     log = tmp_path_factory.mktemp("served") / "log"
