@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 
 from ingest.containers import ReasonCode, RefusedImageError, check_container
 
@@ -183,16 +183,30 @@ def _check_header(picture: Image.Image, limits: ImageLimits) -> None:
         raise RefusedImageError("cmyk", "The picture is CMYK, which is for print.")
 
 
+# EXIF's orientation → what makes it 1. Pillow's own `exif_transpose` also writes the tags anew, and
+# raises on tags that a damaged file holds.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
 def _upright(picture: Image.Image, flags: list[str]) -> Image.Image:
     try:
         orientation = picture.getexif().get(0x0112, 1)
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
         flags.append("exif_unreadable")
         return picture
-    if orientation not in range(2, 9):
+    turn = _TURNS.get(orientation)
+    if turn is None:
         return picture
     flags.append("exif_orientation_applied")
-    return ImageOps.exif_transpose(picture)
+    return picture.transpose(turn)
 
 
 def _to_depth(picture: Image.Image, limits: ImageLimits, flags: list[str]) -> Image.Image:

@@ -17,6 +17,13 @@ LIMITS = Limits(max_pixels=1_000_000, max_image_bytes=1 << 20)
 MOST_MEMORY = 256 << 20  # bytes above what the process held before
 
 
+@pytest.fixture(autouse=True)
+def _nothing_but_refusals(caplog):
+    """An exception that admission had to catch is a defect, though the client sees a refusal."""
+    yield
+    assert not [it for it in caplog.records if "made the decoder fail" in it.getMessage()]
+
+
 def survived(data: bytes, admission: Admission) -> str:
     """Admits one file; anything but an image within the limits or a refusal fails the test."""
     (outcome,) = admission.admit_many([[data]])
