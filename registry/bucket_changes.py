@@ -74,6 +74,11 @@ class BucketChanges(Changes):
                     yield Change(self, cast(Any, lease))
         except TimeoutError as error:
             raise RegistryError(f"Another change is under way: {error}. Try again.") from error
+        except OSError as error:  # the scratch folder, or the source
+            raise RegistryError(
+                f"The change of {self._root} did not complete: {error}. Mend the cause and repeat "
+                "the command."
+            ) from error
         finally:
             self.keep = None
 

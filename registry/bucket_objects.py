@@ -125,12 +125,14 @@ class Objects:
         Raises:
             RegistryError: it cannot be written, or arrived damaged.
         """
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
         with self._asking(f"write {self.uri(name)}"):
             self._bucket().blob(self._prefix + name).upload_from_filename(
                 path,
                 content_type="application/octet-stream",
                 checksum="crc32c",
-                if_generation_match=None,
+                retry=DEFAULT_RETRY,  # the same content again is no harm
                 timeout=TIMEOUT,
             )
 
@@ -173,11 +175,12 @@ class Objects:
             RegistryError: it cannot be removed.
         """
         from google.api_core.exceptions import NotFound, PreconditionFailed
+        from google.cloud.storage.retry import DEFAULT_RETRY
 
         with self._asking(f"remove {self.uri(name)}"), contextlib.suppress(NotFound):
             try:
                 self._bucket().blob(self._prefix + name).delete(
-                    if_generation_match=generation, timeout=TIMEOUT
+                    if_generation_match=generation, retry=DEFAULT_RETRY, timeout=TIMEOUT
                 )
             except PreconditionFailed as error:
                 raise ObjectChanged(f"{self.uri(name)} is not ours any more.") from error

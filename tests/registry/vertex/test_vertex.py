@@ -1,6 +1,8 @@
 """Versions on Vertex AI: the real client over gRPC against an emulator in its own process."""
 
 import datetime
+import subprocess
+import sys
 
 import pytest
 from google.api_core.exceptions import FailedPrecondition, InvalidArgument
@@ -8,6 +10,7 @@ from google.api_core.exceptions import FailedPrecondition, InvalidArgument
 from registry.interface import Registry, RegistryError, Traffic, VerificationError
 from registry.vertex import VertexRegistry
 from registry.vertex_settings import Names, VertexSettings
+from tests.emulators.processes import ROOT
 from tests.registry.bucket.remote import BUCKET, WHY, client, model, push
 from tests.registry.vertex.conftest import LOCATION, NAME, PROJECT
 
@@ -258,6 +261,44 @@ def test_deploys_as_the_settings_say(gcs, settings, time, tmp_path):
     assert deployed.service_account == chosen.service_account
     found = registry.client.models("get_model", name=MODEL)
     assert found.container_spec.image_uri == chosen.image
+
+
+def test_who_was_overtaken_moves_nothing(two, gcs, settings, time, monkeypatch):
+    """A change that is paused just before it moves the split finds its etag stale."""
+    other = VertexRegistry(
+        PROJECT, LOCATION, NAME, settings=settings, storage=client(gcs.host), clock=time.clock()
+    )
+    move = two._pointer._update
+
+    def late(endpoint, labels, split):
+        time.outlive_a_lease()
+        other.set_traffic(2, 30, **WHY)
+        move(endpoint, labels, split)
+
+    monkeypatch.setattr(two._pointer, "_update", late)
+    with pytest.raises(RegistryError, match="etag does not match"):
+        two.promote(2, **WHY)
+    assert other.traffic() == Traffic(1, 2, 30)
+    assert [(event.action, event.state) for event in other.history()][-2:] == [
+        ("promote", "abandoned"),
+        ("set_traffic", "done"),
+    ]
+    assert other.audit().faults == ()
+
+
+LAZY = """
+import sys
+import registry.bucket, registry.vertex
+registry.bucket.BucketRegistry("gs://bucket/path", "student")
+registry.vertex.VertexRegistry("project", "europe-west4", "student")
+names = {"google.cloud.storage", "google.cloud.aiplatform_v1", "google.api_core", "google.auth"}
+heavy = (names | {"grpc", "tensorflow", "requests"}) & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_nothing_is_imported_or_asked_before_the_first_question():
+    subprocess.run([sys.executable, "-c", LAZY], check=True, cwd=ROOT, timeout=60)
 
 
 def test_is_a_registry(registry):

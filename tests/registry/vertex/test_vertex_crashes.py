@@ -1,5 +1,7 @@
 """Wherever a change on Vertex AI dies, one verified version serves and a repeat finishes."""
 
+import time as wait
+
 import grpc
 import pytest
 
@@ -117,3 +119,34 @@ def test_dying_anywhere_leaves_a_verified_version(gcs, service, opened, time, tm
     if "push" in change:
         assert {"UploadModel", "DeployModel"} <= names, names
     assert len(tried) >= 30, tried
+
+
+class DeathWhileWaiting(Death):
+    """Kills at the first look at an operation, which goes on without its client."""
+
+    def passing(self, name, carry_out):
+        if name == "GetOperation":
+            self.dead = True
+        return super().passing(name, carry_out)
+
+
+def test_an_operation_may_outlive_its_client(gcs, vertex, opened, time, tmp_path):
+    """The deployment that a dead client began ends later; it is used or taken down, not doubled."""
+    gcs.restore("empty")
+    push(opened(), model(tmp_path / "a", "a"))
+    push(opened(), model(tmp_path / "b", "b"), make_live=False)
+    vertex(delay=0.3)
+    with pytest.raises(Died):
+        opened(DeathWhileWaiting(None)).set_traffic(2, 20, **WHY)
+    assert opened().traffic() == Traffic(1)
+    vertex(delay=0)
+    time.outlive_a_lease()
+    opened().set_traffic(2, 20, **WHY)
+    registry = opened()
+    check_endpoint(registry, Traffic(1), Traffic(1, 2, 20))
+    assert registry.traffic() == Traffic(1, 2, 20)
+    wait.sleep(0.4)  # whatever was under way has ended
+    registry.promote(2, **WHY)
+    name = f"projects/{PROJECT}/locations/{LOCATION}/endpoints/{NAME}"
+    deployed = registry.client.endpoints("get_endpoint", name=name).deployed_models
+    assert sorted(found.model_version_id for found in deployed) == ["1", "2"]

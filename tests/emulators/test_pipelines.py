@@ -1,0 +1,90 @@
+"""The emulated PipelineService: jobs run by a given program, with the states of the real one."""
+
+import threading
+
+import pytest
+from google.cloud import aiplatform_v1 as v1
+
+from tests.emulators.resources import ApiError
+from tests.emulators.vertex import Vertex, request_types
+
+PARENT = "projects/research/locations/europe-west4"
+NAME = f"{PARENT}/pipelineJobs/job-1"
+State = v1.PipelineState
+
+
+def call(vertex, method, snake, **fields):
+    request = request_types("PipelineService", "pipeline_service")[method](**fields)
+    return vertex.call(method, snake, "pipelines", request)
+
+
+def create(vertex, job="job-1"):
+    message = v1.PipelineJob.pb()(display_name="training")
+    return call(
+        vertex,
+        "CreatePipelineJob",
+        "create_pipeline_job",
+        parent=PARENT,
+        pipeline_job=message,
+        pipeline_job_id=job,
+    )
+
+
+def ended(vertex):
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.name.startswith("Thread-"):
+            thread.join(timeout=10)
+    return call(vertex, "GetPipelineJob", "get_pipeline_job", name=NAME)
+
+
+@pytest.mark.parametrize(
+    ("run", "state", "error"),
+    [
+        (None, State.PIPELINE_STATE_SUCCEEDED, ""),
+        (lambda job: job.display_name == "training", State.PIPELINE_STATE_SUCCEEDED, ""),
+        (lambda job: False, State.PIPELINE_STATE_FAILED, "the job failed"),
+        (lambda job: 1 / 0, State.PIPELINE_STATE_FAILED, "division by zero"),
+    ],
+)
+def test_runs_jobs(run, state, error):
+    vertex = Vertex(run)
+    assert create(vertex).name == NAME
+    job = ended(vertex)
+    assert (job.state, job.error.message) == (state, error)
+    with pytest.raises(ApiError, match="already exists"):
+        create(vertex)
+    with pytest.raises(ApiError, match="has ended"):
+        call(vertex, "CancelPipelineJob", "cancel_pipeline_job", name=NAME)
+
+
+def test_a_cancelled_job_stays_cancelled():
+    go = threading.Event()
+    vertex = Vertex(lambda job: go.wait(10))
+    create(vertex)
+    call(vertex, "CancelPipelineJob", "cancel_pipeline_job", name=NAME)
+    go.set()
+    assert ended(vertex).state == State.PIPELINE_STATE_CANCELLED
+
+
+def test_lists_pages_by_filter_and_refuses_what_it_does_not_know():
+    vertex = Vertex()
+    for number in range(3):
+        create(vertex, f"job-{number}")
+    listed = {"parent": PARENT, "page_size": 2, "filter": 'display_name="training"'}
+    page = call(vertex, "ListPipelineJobs", "list_pipeline_jobs", **listed)
+    assert [job.name[-1] for job in page.pipeline_jobs] == ["2", "1"]
+    page = call(
+        vertex, "ListPipelineJobs", "list_pipeline_jobs", **listed, page_token=page.next_page_token
+    )
+    assert [job.name[-1] for job in page.pipeline_jobs] == ["0"]
+    assert not page.next_page_token
+    for bad in ("nothing=1", "display_name ~ x"):
+        with pytest.raises(ApiError):
+            call(vertex, "ListPipelineJobs", "list_pipeline_jobs", parent=PARENT, filter=bad)
+    with pytest.raises(ApiError, match="not emulated"):
+        vertex.call(
+            "CreateTrainingPipeline",
+            "create_training_pipeline",
+            "pipelines",
+            v1.CreateTrainingPipelineRequest.pb()(),
+        )
