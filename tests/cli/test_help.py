@@ -19,11 +19,18 @@ PANELS = {
     "Models": [
         "predict",
         "versions",
+        "push",
         "promote",
         "rollback",
+        "set-traffic",
         "history",
+        "diff",
         "verify",
+        "gc",
+        "sign",
+        "audit",
         "override",
+        "serve",
         "checkpoint",
     ],
 }
