@@ -138,13 +138,15 @@ def read_triton(body: bytes) -> np.ndarray:
 CORTEXFLOW = Path(sysconfig.get_path("scripts")) / "cortexflow"
 
 
-def ours(kind: str, *, gate: bool = False) -> Server:
+def ours(kind: str, *, gate: bool = False, prediction_log: Path | None = None) -> Server:
     """`cortexflow serve`."""
 
     def command(port: int, version: Version) -> list[str]:
         runtime = {"litert": "litert-int8", "savedmodel": "savedmodel"}[kind]
         options = ["--registry", str(version.registry), "--rest-port", str(port)]
         options += ["--runtime", runtime, "--input-gate" if gate else "--no-input-gate"]
+        if prediction_log is not None:
+            options += ["--prediction-log", str(prediction_log)]
         return [str(CORTEXFLOW), "serve", *options, "--set", "grpc_port=null"]
 
     name = "ours with input gate" if gate else "ours"
