@@ -26,7 +26,8 @@ PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile
 test test-all: export CUDA_VISIBLE_DEVICES := -1
 test test-all: export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help setup quickstart test test-all lint format bench bench-training bench-labels bench-env clean
+.PHONY: help setup quickstart test test-all lint format bench bench-training bench-labels bench-env \
+	bench-serving serve-env clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) \
@@ -79,6 +80,15 @@ bench-env: .venv/.synced ## Build .bench-env, with PyTorch and lightly as peers 
 	@$(BIN)/python -m venv .bench-env
 	@.bench-env/bin/pip install --quiet $(PEER)
 	@.bench-env/bin/pip install --quiet --no-deps torchvision==0.28.0 lightly==1.6.0
+
+bench-serving: .venv/.synced ## Compare the server with kserve, litserve, Triton and TFX's way (an hour)
+	@$(BIN)/python -m benchmarks.serving
+	@$(BIN)/python -m benchmarks.serving_rollback
+	@$(BIN)/python -m benchmarks.serving_soak
+
+serve-env: .venv/.synced ## Build .serve-env, with the peers of bench-serving (2 GB)
+	@$(BIN)/python -m venv .serve-env
+	@.serve-env/bin/pip install --quiet -r benchmarks/serving_peers/requirements.txt
 
 clean: ## Remove caches and builds (the environment, data and runs stay)
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
