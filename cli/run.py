@@ -178,6 +178,9 @@ def predict(
         str | None, typer.Option(help="Name of the model.", show_default="the only one there is")
     ] = None,
     version: Annotated[int | None, typer.Option(help="Version; default: the live one.")] = None,
+    input_gate: Annotated[
+        bool, typer.Option(help="Refuse images unlike those the model was trained on.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -191,7 +194,8 @@ def predict(
     from pipeline.workspace import Workspace
 
     with progress.quiet_tensorflow():
-        answer = predict_files(Workspace.at(workspace).registry, images, name, version)
+        registry = Workspace.at(workspace).registry
+        answer = predict_files(registry, images, name, version, input_gate=input_gate)
     if as_json:
         tables.print_json_lines(answer)
     else:

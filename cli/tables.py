@@ -61,7 +61,8 @@ def show_outcome(
         _show_judgement(console, found)
     if record.pushed_version is not None:
         name, pushed, live = config.model_name, record.pushed_version, record.live_version
-        place = _short(workspace.registry / name / str(pushed))
+        root = config.registry or _short(workspace.registry)
+        place = f"{root}/{name}/{pushed}"
         console.print(f"  version       {name} v{pushed}  [dim]{place}[/]", soft_wrap=True)
         if live == pushed:
             console.print(f"  live          v{live}")

@@ -9,6 +9,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from tfx.components.pusher import component as pusher_component
 from tfx.components.pusher import executor as pusher_executor
@@ -17,7 +18,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, json_utils
 
 from components.decisions import read_decision
-from evaluation.outcome import Refused
+from evaluation.outcome import Decision, Refused
 
 
 class Executor(pusher_executor.Executor):
@@ -32,12 +33,15 @@ class Executor(pusher_executor.Executor):
         settings = json_utils.loads(exec_properties["custom_config"])
         blessing = artifact_utils.get_single_instance(input_dict["model_blessing"])
         model = artifact_utils.get_single_instance(input_dict["model"])
+        decision = read_decision(blessing.uri)
         registry = open_registry(settings["registry"], settings["model_name"], create=True)
         with _local(self.GetModelPath(input_dict)) as folder:
+            _check_content(folder, decision)
             version = registry.push(
                 folder,
-                metrics=read_decision(blessing.uri).metrics,
+                metrics=decision.metrics,
                 lineage={
+                    "run_id": self._context.pipeline_run_id if self._context else None,
                     "model_uri": model.uri,
                     "artifact_id": model.id,
                     "classes": settings["classes"],
@@ -52,6 +56,19 @@ class Executor(pusher_executor.Executor):
             pushed,
             pushed_destination=str(address(version.number)),
             pushed_version=str(version.number),
+        )
+
+
+def _check_content(folder: str, decision: Decision) -> None:
+    """Only the very files that were tried out may go further."""
+    from registry import manifest
+
+    found = manifest.content_digest(manifest.inventory(Path(folder)))
+    if decision.details.get("content") != found:
+        raise Refused(
+            f"The model in {folder} is not the one that the serving check tried out (content "
+            f"{found[:12]}, tried out: {str(decision.details.get('content'))[:12]}). Run the "
+            "pipeline again: `cortexflow run` with the same settings."
         )
 
 

@@ -84,6 +84,8 @@ class PipelineConfig(Settings):
     control: ControlSettings = ControlSettings()
     gate: GateSettings = GateSettings()
     serving: ProbeSettings = ProbeSettings()  # limits of the trial before a push
+    # Folder, gs://BUCKET/PATH or vertex://PROJECT/LOCATION/MODEL; null: the workspace's.
+    registry: str | None = None
     beam_args: tuple[str, ...] = BEAM_IN_PROCESS
 
     @property

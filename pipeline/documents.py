@@ -4,10 +4,10 @@ import dataclasses
 
 from components.report import card, html, storage
 from components.report.evidence import Evidence, Override, Pushed
+from pipeline import versions
 from pipeline.runs import RunFolder, RunRecord
 from pipeline.workspace import Workspace
 from registry.interface import Version
-from registry.local import LocalRegistry
 
 
 def publish(found: Evidence, folder: RunFolder) -> None:
@@ -26,7 +26,7 @@ def saved(folder: RunFolder, workspace: Workspace) -> Evidence:
     found, record = storage.load(folder.evidence), folder.read()
     if record.override is None:
         return found
-    live = LocalRegistry(workspace.registry, folder.read_config().model_name).live()
+    live = versions.registry(folder.read_config(), workspace).live()
     return dataclasses.replace(
         found, override=override_of(record), pushed=put_live(record, live) or found.pushed
     )

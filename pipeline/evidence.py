@@ -17,14 +17,13 @@ from evaluation import predictions as prediction_tables
 from evaluation.outcome import Decision
 from evaluation.predictions import SplitTable
 from ingest.datasets import read_dataset
-from pipeline import gate_records, lineage
+from pipeline import gate_records, lineage, versions
 from pipeline.config import PipelineConfig
 from pipeline.documents import override_of, put_live
 from pipeline.lineage import ArtifactRef
 from pipeline.runs import RunRecord
 from pipeline.workspace import Workspace
 from registry.interface import Version
-from registry.local import LocalRegistry
 from schema import features
 
 PACKAGES = (
@@ -55,7 +54,7 @@ def collect(
         found = [artifact for artifact in nodes.get(node, ()) if artifact.key == key]
         return read(found[0]) if found else None
 
-    live = LocalRegistry(workspace.registry, config.model_name).live()
+    live = versions.registry(config, workspace).live()
     tables = of("Predictor", "predictions", _tables)
     decision = of("ModelGate", "decision", lambda artifact: read_decision(artifact.uri))
     histories = {

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.outcome import GateStopped
+from pipeline import versions
 from pipeline.config import PipelineConfig
 from pipeline.inputs import OnNode, prepare_dataset, training_inputs
 from pipeline.runs import NodeState, RunFolder, RunRecord
 from pipeline.workspace import Workspace
-from registry.local import LocalRegistry
 from schema.errors import CortexflowError
 from trainer.errors import Preempted
 
@@ -201,11 +201,11 @@ def _report(
 
     found = collect(config, workspace, record, dataset)
     documents.publish(found, folder)
-    live = LocalRegistry(workspace.registry, config.model_name).live()
-    versions = {
+    live = versions.registry(config, workspace).live()
+    numbers = {
         "pushed_version": found.pushed.version if found.pushed else None,
         "live_version": live.number if live else None,
     }
-    record = record.model_copy(update=versions)
+    record = record.model_copy(update=numbers)
     folder.write(record)
     return record

@@ -13,10 +13,10 @@ import ingest
 from ingest import phantom
 from ingest.datasets import read_dataset
 from ingest.phantom import PhantomSpec
+from pipeline import versions
 from pipeline.config import DataSettings, PipelineConfig
 from pipeline.runs import NodeState
 from pipeline.workspace import Workspace
-from registry.local import LocalRegistry
 from schema.errors import CortexflowError
 from schema.features import SPLITS, UNLABELLED_SPLIT
 
@@ -229,7 +229,7 @@ def training_inputs(
     from pipeline.training import Inputs
 
     found = read_dataset(dataset)
-    live = LocalRegistry(workspace.registry, config.model_name).live()
+    live = versions.registry(config, workspace).live()
     if live is not None and tuple(live.lineage.get("classes", ())) != found.info.classes:
         raise CortexflowError(
             f"The live version of {config.model_name!r} knows the classes "
@@ -259,7 +259,7 @@ def training_inputs(
         checkpoint=checkpoint,
         checkpoint_digest=checkpoint_digest,
         checkpoints=str(workspace.checkpoints),
-        registry=str(workspace.registry),
+        registry=versions.address(config, workspace),
         touches=str(workspace.touches),
         live_version=baseline,
         data_code=code_digest("schema", "components/image_example_gen.py"),

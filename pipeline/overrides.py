@@ -10,14 +10,13 @@ from pathlib import Path
 
 from components.decisions import read_decision
 from evaluation.outcome import Decision, Outcome
-from pipeline import lineage
+from pipeline import lineage, versions
 from pipeline.config import PipelineConfig
 from pipeline.lineage import ArtifactRef
 from pipeline.runs import Override, RunFolder, RunRecord
 from pipeline.workspace import Workspace
 from registry import manifest
 from registry.interface import Version
-from registry.local import LocalRegistry
 from schema.errors import CortexflowError
 from serving import probe
 
@@ -66,7 +65,7 @@ def override(
     record = folder.read()
     decision, student, artifact = _found(config, workspace, record)
     _servable(config, decision, Path(student.uri) / SERVING)
-    registry = LocalRegistry(workspace.registry, config.model_name)
+    registry = versions.registry(config, workspace)
     made = Override(who=who, reason=reason, time=datetime.datetime.now(datetime.UTC))
     document = made.model_dump(mode="json")
     # First the word, then the deed: a push that is interrupted leaves an override without effect,
@@ -82,7 +81,7 @@ def override(
             "model_uri": student.uri,
             "artifact_id": student.id,
             "classes": _classes(student),
-            "run": record.id,
+            "run_id": record.id,
             "override": document | {"outcome": decision.outcome, "reasons": [*decision.reasons]},
         },
         reason=told,

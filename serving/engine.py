@@ -15,7 +15,7 @@ from registry import serving_config
 from registry.interface import RegistryError, Traffic
 from registry.local import LocalRegistry
 from registry.serving_config import ModelConfig
-from serving import heap, loading
+from serving import heap
 from serving.batching import Batcher, Job, Result
 from serving.canary import CanaryWatch, Pair
 from serving.config import ServerSettings
@@ -44,7 +44,7 @@ class ServingEngine:
 
     Args:
         settings: of the server.
-        admission: makes what stands in front of each version.
+        admission: makes what stands in front of each version; None: the server's own.
         end_canary: ends a canary in its registry: entry, canary's version, reason. Runs in a
             thread.
     """
@@ -53,7 +53,7 @@ class ServingEngine:
         self,
         settings: ServerSettings,
         *,
-        admission: AdmissionFactory = loading.admission,
+        admission: AdmissionFactory | None = None,
         end_canary: Callable[[ModelConfig, int, str], None] | None = None,
     ):
         self._settings = settings

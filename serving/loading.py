@@ -4,10 +4,9 @@ Nothing here runs on the event loop: a load takes as long as it takes, while wha
 """
 
 import dataclasses
+import functools
 import hashlib
-import io
 import logging
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,8 +22,9 @@ from serving.config import Limits, ServerSettings
 from serving.errors import ServingError
 from serving.runtime import CARD, Images, LoadError, Pixels, Runtime, read_card
 from serving.runtime_litert import FILES, LiteRT
+from trainer import golden, input_gate
 
-GOLDEN, GATE = "golden.npz", "input_gate.npz"
+GOLDEN, GATE = golden.FILE, input_gate.FILE
 SYNTHETIC = 64  # pixels, side of what warms a version that has no golden batch
 
 log = logging.getLogger(__name__)
@@ -63,11 +63,13 @@ class Loaded:
     note: str = ""
 
 
-def admission(limits: Limits, channels: int, gate: Any) -> Admission:
+def server_admission(
+    limits: Limits, channels: int, gate: Any, *, describe: bool = True
+) -> Admission:
     """The server's own admission."""
     from serving.admission import Admission as Ours
 
-    return Ours(limits, channels, gate)
+    return Ours(limits, channels, gate, describe=describe)
 
 
 class Loader:
@@ -76,15 +78,18 @@ class Loader:
     Args:
         settings: runtime, limits, whether the input gate counts.
         workers: threads that will call each runtime.
-        admission: makes what stands in front of a version.
+        admission: makes what stands in front of a version; None: the server's own, which describes
+            images where the gate or the prediction log asks for it, since that costs more than
+            a small model does.
     """
 
     def __init__(
-        self, settings: ServerSettings, workers: int, admission: AdmissionFactory = admission
+        self, settings: ServerSettings, workers: int, admission: AdmissionFactory | None = None
     ):
         self._settings = settings
         self._workers = workers
-        self._admission = admission
+        own = functools.partial(server_admission, describe=settings.prediction_log is not None)
+        self._admission = admission or own
 
     def load(self, model: ModelConfig, number: int) -> Loaded:
         """Verifies a version byte by byte, loads it, and holds it to its golden batch.
@@ -133,9 +138,7 @@ class Loader:
     def _gate(self, files: "_Files") -> Any:
         if not self._settings.input_gate or GATE not in files:
             return None
-        from trainer import input_gate
-
-        return input_gate.load(files.folder / GATE)
+        return input_gate.parse(files.read(GATE))
 
     def _check(self, runtime: Runtime, files: "_Files") -> str:
         """Runs the golden batch, or a synthetic image, on every worker's share of the runtime."""
@@ -156,32 +159,20 @@ class Loader:
 
 def read_golden(
     content: bytes, column: str, channels: int
-) -> tuple[list[NDArray[np.uint8]] | None, NDArray[np.float32] | None]:
-    """Reads a golden batch (docs/architecture.md).
+) -> tuple[list[NDArray[np.uint8]], NDArray[np.float32] | None]:
+    """Reads the pictures, decoded, and float32[B, C], what a runtime answered at export.
 
     Args:
-        content: `golden.npz`.
-        column: `probabilities`, `int8` or `float`.
+        content: `golden.npz` (`trainer.golden`).
+        column: of the answers; None where the model was exported without that runtime's file.
         channels: to decode to.
 
-    Returns:
-        The images, and float32[B, C], what the model answered at export; None where the file does
-        not hold that column.
-
     Raises:
-        LoadError: the file is damaged.
+        GoldenError: the file is damaged.
     """
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            lengths, padded = arrays["lengths"], arrays["images"]
-            files = [row[:size].tobytes() for row, size in zip(padded, lengths, strict=True)]
-            wanted = arrays.get(column)
-        images = [preprocessing.decode(file, channels) for file in files]
-    except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise LoadError(f"{GOLDEN} is damaged ({type(error).__name__}: {error}).") from error
-    if not images or (wanted is not None and len(wanted) != len(images)):
-        raise LoadError(f"{GOLDEN} is damaged: {len(images)} image(s), answers for another number.")
-    return images, wanted
+    batch = golden.parse(content)
+    images = [preprocessing.decode(file, channels) for file in batch.images]
+    return images, batch.answers.get(column)
 
 
 def compare(

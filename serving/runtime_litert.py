@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from serving import preprocessing
 from serving.runtime import Card, Images, LoadError, Outputs
+from trainer.golden import TOLERANCES
 
 FILES = {"litert-int8": "litert/model.int8.tflite", "litert-float": "litert/model.float.tflite"}
-
-# int8's softmax has steps of 1/256, and another CPU's kernels may round a step or two otherwise.
-TOLERANCE = {"litert-int8": 0.02, "litert-float": 1e-3}
 
 
 class LiteRT:
@@ -37,7 +35,7 @@ class LiteRT:
     def __init__(self, content: bytes, card: Card, name: str, workers: int):
         self.name = name
         self.golden = name.removeprefix("litert-")
-        self.tolerance = TOLERANCE[name]
+        self.tolerance = TOLERANCES[self.golden]
         self.classes: Sequence[str] = card.classes
         self.channels = card.channels
         self._size = card.image_size

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from serving.runtime import Card, Images, LoadError, Outputs
+from trainer.golden import SAVED_MODEL, TOLERANCES
 
 SIGNATURE = "predict_images"
 
@@ -28,8 +29,8 @@ class SavedModel:
     """
 
     name = "savedmodel"
-    golden = "probabilities"
-    tolerance = 1e-3
+    golden = SAVED_MODEL
+    tolerance = TOLERANCES[SAVED_MODEL]
     outputs: Sequence[str] = ("probabilities", "logits")
     cyclic = True
 

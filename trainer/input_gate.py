@@ -284,34 +284,47 @@ class InputGate:
 
 
 def load(path: Path) -> InputGate:
-    """Reads a gate.
+    """Reads a gate from a file.
 
     Raises:
-        InputGateError: the file is missing, too large, of another format or for other
-            descriptors, or an array has another shape or a value that is no number.
+        InputGateError: as `parse`, or the file is missing.
     """
     try:
-        _check_size(path)
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputGateError(_unreadable(error)) from error
+    return parse(content)
+
+
+def parse(content: bytes) -> InputGate:
+    """Reads a gate from a file's content.
+
+    Raises:
+        InputGateError: it is too large, damaged, of another format or for other descriptors, or an
+            array has another shape or a value that is no number.
+    """
+    try:
+        _check_size(content)
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             return _checked({name: stored[name] for name in (*_ARRAYS, *_LABELS)})
     except (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError) as error:
-        raise InputGateError(_unreadable(path, error)) from error
+        raise InputGateError(_unreadable(error)) from error
     except (zipfile.BadZipFile, zlib.error, RecursionError) as error:
-        raise InputGateError(_unreadable(path, error)) from error
+        raise InputGateError(_unreadable(error)) from error
 
 
-def _unreadable(path: Path, error: BaseException) -> str:
+def _unreadable(error: BaseException) -> str:
     return (
-        f"{path.name} is no input gate that can be used here: {error}. Export the model again, or "
+        f"{FILE} is no input gate that can be used here: {error}. Export the model again, or "
         "serve without its gate."
     )
 
 
-def _check_size(path: Path) -> None:
-    packed = path.stat().st_size
-    if packed > MAX_BYTES:
-        raise ValueError(f"it has {packed} bytes; the most is {MAX_BYTES}")
-    with zipfile.ZipFile(path) as archive:
+def _check_size(content: bytes) -> None:
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES} bytes")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
     if unpacked > MAX_BYTES:
         raise ValueError(f"it unpacks to {unpacked} bytes; the most is {MAX_BYTES}")

@@ -7,6 +7,7 @@ from tfx.utils import json_utils
 from components import live_model, registry_pusher
 from components.decisions import write_decision
 from evaluation.outcome import Check, Outcome, Refused, concluded
+from registry import manifest
 from registry.interface import Traffic
 from registry.opening import open_registry
 from tests.emulators import processes
@@ -60,15 +61,19 @@ def exported(folder, content):
     return model
 
 
-def push(tmp_path, uri, content, blessed=True):
+def push(tmp_path, uri, content, blessed=True, tried_out=None):
+    """Pushes a model of which the gate says that these files were tried out; None: its own."""
     run = tmp_path / content
+    model = exported(run / "model", content)
+    folder = run / "model" / "Format-Serving"
+    digest = tried_out or manifest.content_digest(manifest.inventory(folder))
     blessing = artifact(ModelBlessing, run / "blessing")
     blessing.set_int_custom_property("blessed", int(blessed))
     checks = [Check("auc", Outcome.PASSED, 0.9)]
-    write_decision(concluded(checks), blessing.uri)
+    write_decision(concluded(checks, details={"content": digest}), blessing.uri)
     pushed = artifact(PushedModel, run / "pushed")
     registry_pusher.Executor().Do(
-        {"model": [exported(run / "model", content)], "model_blessing": [blessing]},
+        {"model": [model], "model_blessing": [blessing]},
         {"pushed_model": [pushed]},
         {
             "custom_config": json_utils.dumps(
@@ -110,4 +115,10 @@ def test_pushes_by_uri_and_reads_the_live_version_back(cloud, tmp_path, kind):
 def test_what_the_gate_refused_is_not_pushed(tmp_path):
     with pytest.raises(Refused, match="did not pass"):
         push(tmp_path, str(tmp_path / "registry"), "bad", blessed=False)
+    assert not (tmp_path / "registry").exists()
+
+
+def test_a_model_changed_after_its_trial_is_not_pushed(tmp_path):
+    with pytest.raises(Refused, match="not the one that the serving check tried out"):
+        push(tmp_path, str(tmp_path / "registry"), "other", tried_out="0" * 64)
     assert not (tmp_path / "registry").exists()

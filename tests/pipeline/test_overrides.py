@@ -129,7 +129,7 @@ def test_the_word_stands_wherever_the_version_does(finished, check):
     assert (live.number, live.who, live.reason) == (2, WHO, f"override: {REASON}")
     assert live.metrics == METRICS
     assert live.lineage["classes"] == CLASSES
-    assert live.lineage["run"] == "quickstart-1"
+    assert live.lineage["run_id"] == "quickstart-1"
     made = live.lineage["override"]
     assert (made["who"], made["reason"]) == (WHO, REASON)
     assert (made["outcome"], made["reasons"]) == (check.outcome.value, [check.detail])

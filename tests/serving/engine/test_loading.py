@@ -11,6 +11,7 @@ from registry.serving_config import ModelConfig
 from serving.config import ServerSettings
 from serving.loading import Loader, compare, read_golden
 from serving.runtime import LoadError
+from trainer.golden import GoldenError
 
 
 def loader(registry, **changed) -> Loader:
@@ -58,7 +59,8 @@ def test_a_golden_batch_is_checked_and_its_absence_is_told(registry, exported, t
 
 
 def wrong_answers(folder):
-    golden(folder, {"int8": np.full((4, 4), 0.25, np.float32)})
+    flat = np.full((4, 4), 0.25, np.float32)
+    golden(folder, {"probabilities": flat, "int8": flat})
 
 
 def damaged_golden(folder):
@@ -89,8 +91,8 @@ def no_network(folder):
 
 SPOILT = [
     (wrong_answers, "golden"),
-    (damaged_golden, "golden.npz is damaged"),
-    (pickled_golden, "golden.npz is damaged"),
+    (damaged_golden, "no golden batch"),
+    (pickled_golden, "pickled"),
     (no_card, "serving.json cannot be read"),
     (other_shape, r"takes \[1, 64, 64, 1\]"),
     (other_classes, r"gives \[1, 2\]"),
@@ -103,7 +105,7 @@ def test_refuses_a_version_that_is_not_as_exported(registry, exported, tmp_path,
     folder = variant(exported["a"], tmp_path / "spoilt")
     spoil(folder)
     version = registry.push(folder, **WHY, make_live=False)
-    with pytest.raises(LoadError, match=message):
+    with pytest.raises((LoadError, GoldenError), match=message):
         loader(registry).load(entry(registry), version.number)
 
 

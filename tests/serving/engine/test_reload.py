@@ -164,7 +164,8 @@ def test_a_version_that_is_not_what_was_pushed_takes_no_traffic(
 
 def test_a_candidate_with_wrong_golden_answers_takes_no_traffic(registry, exported, tmp_path):
     folder = variant(exported["a"], tmp_path / "third")
-    golden(folder, {"int8": np.full((4, 4), 0.25, np.float32)})
+    flat = np.full((4, 4), 0.25, np.float32)
+    golden(folder, {"probabilities": flat, "int8": flat})
 
     async def session():
         async with running(registry) as engine:
