@@ -79,14 +79,14 @@ def versions(
 @app.command(
     epilog=_examples(
         'push exported/ --name student --reason "trained elsewhere"',
-        "push exported/ --no-live --dry-run",
+        "push exported/ --live --dry-run",
     )
 )
 def push(
     folder: Annotated[Path, typer.Argument(help="Exported model: a SavedModel's folder.")],
     live: Annotated[
-        bool, typer.Option("--live/--no-live", help="Make it live, or only keep it.")
-    ] = True,
+        bool, typer.Option("--live/--no-live", help="Make it live at once, or only keep it.")
+    ] = False,
     metrics: Annotated[
         Path | None,
         typer.Option(help="JSON file with the numbers it was judged by.", exists=True),
@@ -99,20 +99,30 @@ def push(
 ) -> None:
     """Add an exported model as a version, past the gate; the same content again adds nothing.
 
-    A run pushes by itself what its gate passed. What is pushed by hand was judged by nobody here:
-    --no-live keeps it out of traffic.
+    A run pushes by itself what its gate passed. What is pushed by hand was judged by nobody here,
+    so it stays out of traffic unless --live is given. It is tried out first in a process of its
+    own, and refused (exit code 2) where it holds what a model must not, or answers otherwise than
+    at export.
     """
+    from registry.interface import VerificationError
+    from serving import probe
+
     opened = _open(workspace, registry, name, create=True)
-    before = opened.traffic()
+    judged = output.read_object(metrics) if metrics else {}
+    before, tried_out = opened.traffic(), probe.require(folder)
     version = opened.push(
         folder,
-        metrics=output.read_object(metrics) if metrics else {},
+        metrics=judged,
         lineage={"pushed_from": folder.name, "gate": "none: pushed by hand"},
         reason=reason,
         who=_who(),
-        make_live=live,
+        make_live=False,
         dry_run=dry_run,
     )
+    if version.digest != tried_out.digest:
+        raise VerificationError(f"{folder} changed while it was pushed. Push it again.")
+    if live and not dry_run:
+        opened.promote(version.number, reason=reason, who=_who())
     what = f"{len(version.files)} files, {version.size / 2**20:.1f} MiB"
     if version.already_present:
         typer.echo(f"{opened.name}: this content is version {version.number} already.")

@@ -10,8 +10,10 @@ from crashes import model
 from typer.testing import CliRunner
 
 from cli.registry import app
+from registry import manifest
 from registry.interface import RegistryError, VerificationError
 from registry.local import LocalRegistry
+from serving import probe
 
 
 @pytest.fixture
@@ -144,18 +146,48 @@ def test_half_an_order_for_traffic_is_refused(workspace, words):
     assert "Give --canary VERSION with --percent" in refused("set-traffic", *words)
 
 
+@pytest.fixture
+def tried_out(monkeypatch):
+    """The trial passes: it asks for a real model and seconds (tests/serving/test_probe.py)."""
+
+    def passed(folder):
+        return probe.ProbeReport(
+            (), manifest.content_digest(manifest.inventory(folder)), True, 0, 0
+        )
+
+    monkeypatch.setattr(probe, "require", passed)
+
+
+def test_what_no_server_may_load_is_not_pushed(workspace, tmp_path):
+    exported = model(tmp_path / "exported", "exported")
+    with pytest.raises(probe.ModelRefused, match="must not be served"):
+        typed("push", str(exported), "--live", workspace=workspace)
+    assert live(workspace) == 3
+    assert len(LocalRegistry(workspace / "registry", "severity").versions()) == 3
+
+
+def test_a_model_that_changes_after_its_trial_does_not_go_live(workspace, tmp_path, monkeypatch):
+    exported = model(tmp_path / "exported", "exported")
+    report = probe.ProbeReport((), "0" * 64, True, 0, 0)
+    monkeypatch.setattr(probe, "require", lambda folder: report)
+    with pytest.raises(VerificationError, match="changed while it was pushed"):
+        typed("push", str(exported), "--live", workspace=workspace)
+    assert live(workspace) == 3
+
+
+@pytest.mark.usefixtures("tried_out")
 def test_push_by_hand(workspace, tmp_path):
     exported = model(tmp_path / "exported", "exported")
     (tmp_path / "metrics.json").write_text('{"student": {"slice": {"macro_auc": 0.5}}}')
     words = ("push", str(exported), "--metrics", str(tmp_path / "metrics.json"))
     assert "would become version 4" in typed(*words, "--dry-run", workspace=workspace)
-    assert "version 4 is stored" in typed(*words, "--no-live", workspace=workspace)
+    assert "version 4 is stored" in typed(*words, workspace=workspace)
     assert live(workspace) == 3
-    assert "is version 4 already" in typed(*words, workspace=workspace)
+    assert "is version 4 already" in typed(*words, "--live", workspace=workspace)
     assert live(workspace) == 4
     assert "0.500" in typed("versions", workspace=workspace)
     new = ("push", str(exported), "--registry", str(tmp_path / "new"), "--name", "student")
-    assert "version 1 is live (before: nothing)" in typed(*new)
+    assert "version 1 is live (before: nothing)" in typed(*new, "--live")
 
 
 @pytest.mark.parametrize("content", ["{", "[1]"])
