@@ -18,6 +18,7 @@ CONNECTIONS = (1, 8, 32)
 FLOOR = "floor"
 POLL_SECONDS = 0.01
 WARM_SECONDS = 1
+SETTLE_SECONDS = 0.3
 # Of one probability. int8's softmax has steps of 1/256, and releases of LiteRT round otherwise.
 TOLERANCE = {"litert": 0.02, "savedmodel": 1e-4}
 QUIET = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
@@ -70,12 +71,22 @@ class Running:
             self.process.check()
             time.sleep(POLL_SECONDS)
 
+    def thaw(self) -> None:
+        """Lets it run on, and notice what time it is: timers that fell due meanwhile come first."""
+        self.process.thaw()
+        time.sleep(SETTLE_SECONDS)
+
     def answers(self) -> np.ndarray:
         """Probabilities of both images: float[2, C]."""
         rows = []
         for image in self.images:
             request: Request = self.server.request(image, self._model)
-            status, body, _ = servers.ask(self.port, request)
+            try:
+                status, body, _ = servers.ask(self.port, request)
+            except OSError as error:
+                raise WrongAnswerError(
+                    f"{self.server.name}, {self.server.kind}: {error}"
+                ) from error
             if status != 200:
                 raise WrongAnswerError(f"{self.server.name}: {status} {body[:300]!r}")
             rows.append(self.server.read(body))
@@ -99,7 +110,7 @@ def check(all_running: Sequence[Running]) -> None:
     """
     wanted: dict[str, np.ndarray] = {}
     for running in all_running:
-        running.process.thaw()
+        running.thaw()
         kind, got = running.server.kind, running.answers()
         running.process.freeze()
         expected = wanted.setdefault(kind, got)
@@ -178,7 +189,7 @@ def measure(
             rows.append({"round": turn, "server": f"{FLOOR}: {name}", "connections": 0, **each})
         for running in all_running:
             key = f"{running.server.name}, {running.server.kind}"
-            running.process.thaw()
+            running.thaw()
             running.load(CONNECTIONS[1], WARM_SECONDS)
             for connections in CONNECTIONS:
                 found = running.load(connections, seconds)
