@@ -26,8 +26,7 @@ PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile
 test test-all: export CUDA_VISIBLE_DEVICES := -1
 test test-all: export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help setup quickstart test test-all lint format bench bench-training bench-labels bench-env \
-	bench-serving serve-env clean
+.PHONY: help setup quickstart test test-all lint format bench bench-training bench-labels bench-env bench-serving serve-env clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) \
