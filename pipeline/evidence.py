@@ -92,6 +92,7 @@ def collect(
         drift=of("DriftGate", "decision", gate_records.drift),
         control=of("ShuffleControl", "decision", lambda artifact: read_decision(artifact.uri)),
         serving=of("ServingCheck", "decision", lambda artifact: read_decision(artifact.uri)),
+        input_gate=of("Student", "model", gate_records.input_gate),
         override=override_of(record),
         lineage=_lineage(config, dataset, of("Student", "model", _weights)),
     )

@@ -1,4 +1,4 @@
-"""What the gates on the data leave in their artifacts, as evidence."""
+"""What the gates on data and on images leave in their artifacts, as evidence."""
 
 import dataclasses
 import json
@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components.decisions import read_decision
-from components.report import evidence as report
+from components.report import gate_evidence as report
 from evaluation.outcome import Outcome
 from pipeline.lineage import ArtifactRef
+from trainer import input_gate as gates
+from trainer.input_gate_fit import rows
+
+MAX_FAMILIES = 64  # of spoilt images; there are 19
 
 T = TypeVar("T")
 
@@ -42,6 +46,26 @@ def drift(artifact: ArtifactRef) -> report.Drift:
             )
             for each in told
         ),
+    )
+
+
+def input_gate(artifact: ArtifactRef) -> report.InputGate | None:
+    """A model's input gate with what was measured of it; None where there is none to be used."""
+    path = Path(artifact.uri) / "Format-Serving" / gates.FILE
+    try:
+        gate = gates.load(path)
+    except gates.InputGateError:  # missing; or damaged, for which ServingCheck has refused it
+        return None
+    told, held_out = gate.report, gate.report.get("held_out", {})
+    return report.InputGate(
+        told["people"],
+        told["images"],
+        told["false_rejection"]["target"],
+        told["false_rejection"]["cross_fitted"],
+        {turn: told["turns"][turn] for turn in gates.TURNS if turn in told["turns"]},
+        held_out.get("images", 0),
+        held_out.get("false_rejection"),
+        tuple(report.WrongImages(**row) for row in rows(gate)[:MAX_FAMILIES]),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.report import card_model, checklist, document, forests, scores, verdict
+from components.report import card_model, checklist, document, forests, refusals, scores, verdict
 from components.report.document import Block, Document, Section, Table, Text, bullets, table
 from components.report.evidence import Evidence
 from components.report.html import environment
@@ -31,6 +31,7 @@ NAMES = {
     "metrics": "Metrics",
     "results": "Results",
     "calibration": "Calibration",
+    "refusals": "Which images get no answer",
     "checks": "Checks on data and model",
     "limits": "Limits",
     "ethics": "Ethical considerations",
@@ -65,6 +66,7 @@ def card(evidence: Evidence) -> Document:
         "metrics": lambda: _metrics(evidence, judged),
         "results": lambda: _results(levels, judged),
         "calibration": lambda: _calibration(evidence, judged),
+        "refusals": lambda: refusals.blocks(evidence),
         "checks": lambda: _checks(evidence),
         "limits": lambda: card_model.limits(evidence, judged),
         "ethics": lambda: card_model.ethics(evidence),

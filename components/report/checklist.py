@@ -42,7 +42,7 @@ CLAIM: tuple[tuple[str, str], ...] = (
     ("Ensembling", "n/a: one network answers; its teacher is not used at prediction"),
     ("Metrics of performance", "{metrics}"),
     ("Uncertainty and significance", "{metrics}, {results}"),
-    ("Robustness", "{results} (subgroups), {checks} (drift)"),
+    ("Robustness", "{results} (subgroups), {checks} (drift), {refusals}"),
     ("Explainability", "n/a: no saliency maps are made; they are no evidence of what was learnt"),
     ("Test on internal data", "{results}"),
     ("Test on external data", "not done by this run: fill in"),
@@ -86,7 +86,10 @@ TRIPOD: tuple[tuple[str, str], ...] = (
     ("24 Model updating", "n/a: trained anew by each run; the live version is the baseline"),
     ("25 Interpretation", "{limits}; against other studies: fill in"),
     ("26 Limitations", "{limits}"),
-    ("27 Use: poor input, users, next steps", "{use}; users' training and next steps: fill in"),
+    (
+        "27 Use: poor input, users, next steps",
+        "{refusals}, {use}; users' training and next steps: fill in",
+    ),
 )
 
 # What a section can only answer where the run has got so far.
@@ -94,6 +97,7 @@ NEEDS = {
     "metrics": lambda evidence: evidence.predictions is not None,
     "results": lambda evidence: evidence.predictions is not None,
     "calibration": lambda evidence: evidence.predictions is not None,
+    "refusals": lambda evidence: "student" in evidence.histories,
     "checks": lambda evidence: any(
         (evidence.leakage, evidence.drift, evidence.control, evidence.anomalies)
     ),

@@ -8,9 +8,10 @@ import dataclasses
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict
 
-from evaluation.outcome import Decision, Outcome
+from components.report.gate_evidence import Drift, InputGate, Leakage
+from components.report.strict import Strict
+from evaluation.outcome import Decision
 from schema.errors import CortexflowError
 
 Level = Literal["subject", "slice"]
@@ -22,14 +23,8 @@ class EvidenceError(CortexflowError):
     """Evidence is inconsistent, or a file of it cannot be read."""
 
 
-class _Strict:
-    """Makes reading from JSON refuse unknown fields."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
-
 @dataclasses.dataclass(frozen=True)
-class Run(_Strict):
+class Run(Strict):
     """Which run this is.
 
     Attributes:
@@ -53,7 +48,7 @@ class Run(_Strict):
 
 
 @dataclasses.dataclass(frozen=True)
-class Count(_Strict):
+class Count(Strict):
     """How many images and people one class has in one split; `subjects` None: ids unknown."""
 
     images: int
@@ -61,7 +56,7 @@ class Count(_Strict):
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset(_Strict):
+class Dataset(Strict):
     """What was learnt from.
 
     Attributes:
@@ -100,7 +95,7 @@ class Dataset(_Strict):
 
 
 @dataclasses.dataclass(frozen=True)
-class Histogram(_Strict):
+class Histogram(Strict):
     """`counts[i]` values lie between `edges[i]` and `edges[i + 1]`."""
 
     edges: tuple[float, ...]
@@ -115,7 +110,7 @@ class Histogram(_Strict):
 
 
 @dataclasses.dataclass(frozen=True)
-class Descriptor(_Strict):
+class Descriptor(Strict):
     """Statistics of one image descriptor over one split; None where they are not defined."""
 
     mean: float | None
@@ -126,7 +121,7 @@ class Descriptor(_Strict):
 
 
 @dataclasses.dataclass(frozen=True)
-class Anomaly(_Strict):
+class Anomaly(Strict):
     """Where the data broke its contract."""
 
     feature: str
@@ -134,7 +129,7 @@ class Anomaly(_Strict):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Predictions(_Strict):
+class Predictions(Strict):
     """What the models said about each image of the test split.
 
     Attributes:
@@ -178,7 +173,7 @@ class Predictions(_Strict):
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample(_Strict):
+class Sample(Strict):
     """One test image shown in the report: its row in `Predictions` and its PNG or JPEG bytes."""
 
     row: int
@@ -186,7 +181,7 @@ class Sample(_Strict):
 
 
 @dataclasses.dataclass(frozen=True)
-class Node(_Strict):
+class Node(Strict):
     """One node of the pipeline and how it ended."""
 
     id: str
@@ -195,7 +190,7 @@ class Node(_Strict):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pushed(_Strict):
+class Pushed(Strict):
     """The registry version that this run made."""
 
     version: int
@@ -204,7 +199,7 @@ class Pushed(_Strict):
 
 
 @dataclasses.dataclass(frozen=True)
-class LiteRt(_Strict):
+class LiteRt(Strict):
     """One exported LiteRT file.
 
     Attributes:
@@ -218,7 +213,7 @@ class LiteRt(_Strict):
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration(_Strict):
+class Calibration(Strict):
     """What a classifier's logits are divided by, and what that does on the validation split.
 
     Attributes:
@@ -233,78 +228,7 @@ class Calibration(_Strict):
 
 
 @dataclasses.dataclass(frozen=True)
-class Leakage(_Strict):
-    """What LeakageCheck found between training and evaluation images.
-
-    Attributes:
-        pairs: the pairs it lists, most alike first, as `pairs.json` has them.
-        picture: PNG bytes of some of these pairs side by side.
-    """
-
-    decision: Decision
-    pairs: tuple[Metrics, ...] = ()
-    picture: bytes | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class DriftFeature(_Strict):
-    """One feature compared between two groups of people, as `evaluation.drift` measures it.
-
-    Attributes:
-        kind: "numeric" or "categorical".
-        divergence: Jensen–Shannon divergence of the two distributions, in bits, 0 to 1.
-        threshold: what chance keeps below.
-        p, adjusted_p: of the permutation test, alone and with Holm's correction.
-        before, after: means in the reference and in the current group; None for categories.
-        bins: edges between bins (one fewer than bins), or the categories' names.
-        reference, current: shares of the bins.
-        drifted_at_equal_mix: whether it drifts when both groups have the same mix of labels.
-    """
-
-    name: str
-    kind: str
-    divergence: float | None
-    threshold: float | None = None
-    p: float | None = None
-    adjusted_p: float | None = None
-    drifted: bool = False
-    before: float | None = None
-    after: float | None = None
-    bins: tuple[float | str | None, ...] = ()
-    reference: tuple[float, ...] = ()
-    current: tuple[float, ...] = ()
-    drifted_at_equal_mix: bool | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class DriftComparison(_Strict):
-    """Two groups of people compared: a span with those before, or test with train.
-
-    Attributes:
-        people: number of people in reference and current.
-        in_both: people who stand in both groups.
-        outcome: of this comparison alone; the decision may only report it.
-    """
-
-    reference: str
-    current: str
-    people: tuple[int, int]
-    outcome: Outcome
-    reason: str = ""
-    in_both: int = 0
-    features: tuple[DriftFeature, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Drift(_Strict):
-    """DriftGate's decision and the comparisons behind it."""
-
-    decision: Decision
-    comparisons: tuple[DriftComparison, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Override(_Strict):
+class Override(Strict):
     """A person let a model through that the gate did not; stays with the run for good."""
 
     who: str
@@ -313,7 +237,7 @@ class Override(_Strict):
 
 
 @dataclasses.dataclass(frozen=True)
-class Evidence(_Strict):
+class Evidence(Strict):
     """All that a report needs. Only `run` is certain to be there.
 
     Attributes:
@@ -325,6 +249,7 @@ class Evidence(_Strict):
         decision: ModelGate's; `judgement.py` reads its details.
         control: ShuffleControl's.
         serving: ServingCheck's.
+        input_gate: the student's; None where it has none, or one that cannot be read.
         lineage: what was used → its digest or name.
     """
 
@@ -347,6 +272,7 @@ class Evidence(_Strict):
     drift: Drift | None = None
     control: Decision | None = None
     serving: Decision | None = None
+    input_gate: InputGate | None = None
     override: Override | None = None
     lineage: dict[str, str] = dataclasses.field(default_factory=dict)
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.report import figures
-from components.report.evidence import DriftComparison, DriftFeature, Evidence, Metrics
+from components.report.evidence import Evidence, Metrics
+from components.report.gate_evidence import DriftComparison, DriftFeature
 from components.report.judgement import finite
 from components.report.panels import Panel, short
 from components.report.samples import data_uri

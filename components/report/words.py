@@ -47,6 +47,11 @@ def bound(value: float | None) -> str:
     return "> 0" if value is not None and 0 < value < 1e-12 else measure(value)
 
 
+def share(value: float) -> str:
+    """A share in percent; only none and all of them go without a decimal."""
+    return f"{value:.0%}" if value in (0, 1) else f"{value:.1%}"
+
+
 def worded(value: Any) -> str:
     """A value or [value, low, high] or list of names, in words."""
     of = parsed(value)

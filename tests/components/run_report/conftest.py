@@ -278,6 +278,7 @@ def build(
         leakage=gates.leakage(),
         drift=gates.drift(),
         control=gates.control(),
+        input_gate=gates.input_gate(),
         lineage={"split by person (SHA-256)": "5e" * 32},
     )
 

@@ -5,11 +5,13 @@ import io
 import numpy as np
 from PIL import Image
 
-from components.report.evidence import (
+from components.report.gate_evidence import (
     Drift,
     DriftComparison,
     DriftFeature,
+    InputGate,
     Leakage,
+    WrongImages,
 )
 from evaluation.outcome import Check, Decision, Outcome, concluded
 
@@ -206,4 +208,22 @@ def control(auc: float = 0.51) -> Decision:
             "seconds": 32.5,
             "seed": 0,
         },
+    )
+
+
+def input_gate(tilted: float = 0.56) -> InputGate:
+    """The input gate of a student; `tilted`: the share of tilted images that it catches."""
+    caught = {"noise": 1.0, "tilted_15": tilted, "upside_down": 1.0, "mirrored": 0.0}
+    return InputGate(
+        people=120,
+        images=960,
+        target=0.005,
+        cross_fitted=0.003,
+        turns={"upside_down": 1.0, "rotated_90": 0.97, "transposed": 1.0},
+        validation_images=288,
+        false_rejection=1 / 288,
+        families=tuple(
+            WrongImages(name, 144, share, 0.5 + share / 2, 0.95 * (1 - share))
+            for name, share in caught.items()
+        ),
     )

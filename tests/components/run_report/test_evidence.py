@@ -53,7 +53,7 @@ def test_runs_from_before_checks_could_doubt_are_read(stopped_at_data, tmp_path)
     storage.save(stopped_at_data, tmp_path)
     path = tmp_path / storage.FILE
     document = json.loads(path.read_text())
-    for name in ("leakage", "drift", "control", "serving", "override", "lineage"):
+    for name in ("leakage", "drift", "control", "serving", "input_gate", "override", "lineage"):
         del document[name]
     document["decision"] = {
         "outcome": "refused",
@@ -65,7 +65,9 @@ def test_runs_from_before_checks_could_doubt_are_read(stopped_at_data, tmp_path)
         "metrics": {},
     }
     path.write_text(json.dumps(document))
-    first, second = storage.load(tmp_path).decision.checks
+    found = storage.load(tmp_path)
+    assert found.input_gate is None
+    first, second = found.decision.checks
     assert (first.outcome, first.detail) == (Outcome.PASSED, "")
     assert (second.outcome, second.detail) == (Outcome.REFUSED, "too low")
 

@@ -21,3 +21,10 @@ from components.report import words
 )
 def test_values_are_short(value, shown):
     assert words.measure(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0, "0%"), (1.0, "100%"), (0.005, "0.5%"), (0.99999, "100.0%")]
+)
+def test_only_none_and_all_go_without_a_decimal(value, shown):
+    assert words.share(value) == shown
