@@ -11,6 +11,7 @@ from tests.emulators.vertex import Vertex, request_types
 PARENT = "projects/research/locations/europe-west4"
 NAME = f"{PARENT}/pipelineJobs/job-1"
 State = v1.PipelineState
+OTHERS: set[threading.Thread] = set()
 
 
 def call(vertex, method, snake, **fields):
@@ -30,10 +31,17 @@ def create(vertex, job="job-1"):
     )
 
 
+@pytest.fixture(autouse=True)
+def others():
+    """Threads of whatever ran before in this process; the jobs' are those that come."""
+    OTHERS.clear()
+    OTHERS.update(threading.enumerate())
+
+
 def ended(vertex):
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.name.startswith("Thread-"):
-            thread.join(timeout=10)
+    """The job once its thread is done with it."""
+    for thread in set(threading.enumerate()) - OTHERS:
+        thread.join(timeout=10)
     return call(vertex, "GetPipelineJob", "get_pipeline_job", name=NAME)
 
 
