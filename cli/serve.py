@@ -1,6 +1,7 @@
 """`cortexflow serve`: the registry's live models over TF Serving's REST and gRPC."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,10 @@ EXAMPLES = """
 
   cortexflow serve --dry-run
 """
+
+# Threads of NumPy's linear algebra, which it starts when it is loaded. A server's products are small
+# and its cores are taken by requests: threads that wait for work by spinning take them away.
+_LINEAR_ALGEBRA = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class ServeError(CortexflowError):
@@ -81,6 +86,8 @@ def serve(
 
     SIGTERM and Ctrl-C let requests under way end. docs/serving.md has the API.
     """
+    for name in _LINEAR_ALGEBRA:
+        os.environ.setdefault(name, "1")
     if registry is None:
         from pipeline.workspace import Workspace
 
