@@ -319,12 +319,7 @@ def sign(
 
     The key's file is named by CORTEXFLOW_SIGNING_KEY_FILE.
     """
-    from registry.interface import RegistryError
-    from registry.local import LocalRegistry
-
     opened = _open(workspace, registry, name)
-    if not isinstance(opened, LocalRegistry):
-        raise RegistryError("Only a local registry's versions can be signed afterwards.")
     found = opened.sign(version, reason=reason, who=_who(), dry_run=dry_run)
     files = f"its {len(found.files)} files are as pushed"
     if dry_run:

@@ -5,6 +5,8 @@ nodes, and a rollback must move the baseline too (docs/adr/0004).
 """
 
 import os
+import tempfile
+from typing import TYPE_CHECKING
 
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.dsl.io import fileio
@@ -13,6 +15,9 @@ from tfx.types import standard_artifacts
 from tfx.types.channel import Channel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import io_utils, path_utils
+
+if TYPE_CHECKING:
+    from registry.interface import Registry
 
 MODEL = "model"
 
@@ -48,14 +53,22 @@ class Executor(base_executor.BaseExecutor):
                 execution_result_pb2.ExecutorOutput.ArtifactList()
             )
             return output
-        registry.verify(live.number)
-        io_utils.copy_dir(
-            os.fspath(registry.path(live.number)), path_utils.serving_model_dir(artifact.uri)
-        )
+        _fetch(registry, live.number, path_utils.serving_model_dir(artifact.uri))
         artifact.set_int_custom_property("version", live.number)
         artifact.set_string_custom_property("digest", live.digest)
         output.output_artifacts[MODEL].artifacts.append(artifact.mlmd_artifact)
         return output
+
+
+def _fetch(registry: "Registry", version: int, target: str) -> None:
+    """Puts a proved copy into the run, also where the pipeline's root is in the cloud."""
+    if "://" not in target:
+        registry.fetch(version, target)
+        return
+    with tempfile.TemporaryDirectory(prefix="cortexflow-live-") as scratch:
+        copy = os.path.join(scratch, "model")
+        registry.fetch(version, copy)
+        io_utils.copy_dir(copy, target)
 
 
 class LiveModel(base_component.BaseComponent):

@@ -50,11 +50,9 @@ class Executor(pusher_executor.Executor):
                 who="pipeline",
             )
         pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
-        # Asking a remote registry for a path would download the version that was just pushed.
-        address = getattr(registry, "uri", registry.path)
         self._MarkPushed(
             pushed,
-            pushed_destination=str(address(version.number)),
+            pushed_destination=registry.uri(version.number),
             pushed_version=str(version.number),
         )
 

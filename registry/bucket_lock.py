@@ -7,80 +7,74 @@ distributed locking", 2016). Hosts must agree on the time within a few seconds.
 """
 
 import contextlib
-import dataclasses
-import json
-import os
-import secrets
-import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from registry.bucket_objects import ObjectChanged, Objects, Stored
+from registry.bucket_objects import ObjectChanged, ObjectDocument, Objects
 from registry.interface import RegistryError
-from registry.lease import Holder
+from registry.lease import Clock, Holder, Lease, taken_over
 
+LOCK = ".lock"
 SECONDS = 120.0  # a lease; it is renewed between files and while an operation is waited for
 TIMEOUT = 180.0  # seconds to wait for another's: longer than a lease that nobody renews
 PAUSE = 1.0  # seconds between two looks
 
 
-_sleep = time.sleep
-
-
-@dataclasses.dataclass(frozen=True)
-class Clock:
-    """What time it is and how to wait, exchangeable in tests."""
-
-    time: Callable[[], float] = time.time
-    sleep: Callable[[float], None] = _sleep
-
-
-class BucketLease:
-    """A lock that is held."""
+class ObjectLease(Lease):
+    """A lease in an object."""
 
     def __init__(self, objects: Objects, name: str, mine: Holder, generation: int, clock: Clock):
         """Wraps the lock object `name`; use `held`."""
+        super().__init__(objects.uri(name), mine, SECONDS, clock)
         self._objects = objects
         self._name = name
-        self._mine = mine
-        self._clock = clock
-        self.generation = generation
-
-    def check(self) -> None:
-        """Proves that the lock is still ours, and renews it when half of it is over.
-
-        Raises:
-            RegistryError: it ended, or somebody else holds it.
-        """
-        left = self._mine.until - self._clock.time()
-        if left <= 0:
-            raise RegistryError(
-                f"The lease on {self._objects.uri(self._name)} ended {-left:.0f} s ago: this "
-                "change was paused or too slow, and stopped before it moved anything. Repeat it."
-            )
-        if left < SECONDS / 2:
-            renewed = dataclasses.replace(self._mine, until=self._clock.time() + SECONDS)
-            try:
-                self.generation = self._objects.write(
-                    self._name, _json(renewed), generation=self.generation
-                )
-            except ObjectChanged as error:
-                raise RegistryError(
-                    f"The lock {self._objects.uri(self._name)} was taken over: this change "
-                    "stopped before it moved anything. Repeat it."
-                ) from error
-            self._mine = renewed
+        self._generation = generation
 
     def release(self) -> None:
         """Removes the lock where it is still ours."""
         with contextlib.suppress(RegistryError):
-            self._objects.delete(self._name, generation=self.generation)
+            self._objects.delete(self._name, generation=self._generation)
+
+    def _prove(self) -> None:
+        """Nothing: within its time it is ours, and a write after it finds another generation."""
+
+    def _renew(self, renewed: Holder) -> None:
+        try:
+            self._generation = self._objects.write(
+                self._name, renewed.to_json(), generation=self._generation
+            )
+        except ObjectChanged as error:
+            raise taken_over(self._where) from error
+
+
+class BucketLock:
+    """The lock of all models below one prefix.
+
+    While it is held, the registry's documents are read once: a write by a holder that was overtaken
+    then fails, whenever it was paused.
+    """
+
+    def __init__(
+        self, objects: Objects, documents: tuple[ObjectDocument, ...], clock: Clock | None = None
+    ):
+        """Guards `documents`; `clock` is what the expiry goes by."""
+        self._objects = objects
+        self._documents = documents
+        self._clock = clock
+
+    @contextlib.contextmanager
+    def held(self, who: str) -> Iterator[Lease]:
+        """Holds it exclusively; see `held`."""
+        with contextlib.ExitStack() as entered:
+            lease = entered.enter_context(held(self._objects, LOCK, who, clock=self._clock))
+            for document in self._documents:
+                entered.enter_context(document.held())
+            yield lease
 
 
 @contextlib.contextmanager
 def held(
     objects: Objects, name: str, who: str, timeout: float = TIMEOUT, clock: Clock | None = None
-) -> Iterator[BucketLease]:
+) -> Iterator[Lease]:
     """Holds the lock object `name` between processes and hosts.
 
     Args:
@@ -99,32 +93,17 @@ def held(
     while True:
         found = objects.read(name)
         now = clock.time()
-        other = None if found is None else _holder(found)
+        other = None if found is None else Holder.parsed(found.content)
         if other is None or other.until <= now:
-            mine = Holder(
-                who, socket.gethostname(), "", os.getpid(), now, now + SECONDS,
-                secrets.token_hex(16),
-            )  # fmt: skip
+            mine = Holder.now(who, "", now, SECONDS)
             with contextlib.suppress(ObjectChanged):
-                generation = objects.write(name, _json(mine), found.generation if found else 0)
+                generation = objects.write(name, mine.to_json(), found.generation if found else 0)
                 break
         if clock.time() > deadline:
             raise TimeoutError(f"{objects.uri(name)} is held by {other or 'somebody'}")
         clock.sleep(PAUSE)
-    lease = BucketLease(objects, name, mine, generation, clock)
+    lease = ObjectLease(objects, name, mine, generation, clock)
     try:
         yield lease
     finally:
         lease.release()
-
-
-def _json(holder: Holder) -> bytes:
-    return json.dumps(dataclasses.asdict(holder)).encode()
-
-
-def _holder(found: Stored) -> Holder | None:
-    """Whose lock it is; None where it cannot be read: then it is nobody's."""
-    try:
-        return Holder(**json.loads(found.content))
-    except (ValueError, TypeError):
-        return None

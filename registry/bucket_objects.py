@@ -211,3 +211,55 @@ class Objects:
                 f"Cloud Storage did not {what}: {error}. Look after the bucket, the account's "
                 "rights (docs/vertex.md) and the network, then repeat the command."
             ) from error
+
+
+class ObjectDocument:
+    """An object as a document (`registry.documents`): written only over what was read last."""
+
+    def __init__(self, objects: Objects, name: str):
+        """Names an object, which need not exist."""
+        self._objects = objects
+        self._path = name
+        self._seen: Stored | None = None
+        self._held = False
+        self.where = objects.uri(name)
+        self.name = name.rpartition("/")[2]
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Reads it once for the whole block; what others write meanwhile fails our writes."""
+        self.read()
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+
+    def read(self) -> bytes | None:
+        """All of it, None where there is none."""
+        if not self._held:
+            self._seen = self._objects.read(self._path)
+        return None if self._seen is None else self._seen.content
+
+    def write(self, content: bytes) -> None:
+        """Replaces it by compare-and-swap.
+
+        Raises:
+            ObjectChanged: somebody else replaced it since it was read.
+        """
+        generation = 0 if self._seen is None else self._seen.generation
+        self._seen = Stored(content, self._objects.write(self._path, content, generation))
+
+    def append(self, line: bytes) -> None:
+        """Adds one line: objects cannot be appended to, so all of it is written anew."""
+        self.write((b"" if self._seen is None else self._seen.content) + line + b"\n")
+
+    def cut(self, size: int) -> None:
+        """Cuts it off, likewise."""
+        self.write((b"" if self._seen is None else self._seen.content)[:size])
+
+    def fence(self) -> None:
+        """Gives it a new generation: who read the old one cannot replace it any more."""
+        content = self.read()
+        if content is not None:
+            self.write(content)

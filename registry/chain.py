@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from registry import durable, keys
+from registry import keys
+from registry.documents import Document
 from registry.interface import Audit, RegistryError
 
 PLAIN = "sha256"
@@ -28,17 +29,18 @@ _PURPOSE = b"cortexflow audit 1\n"
 
 
 class Log:
-    """The lines of one file. Changing it needs a lock that is held by the caller."""
+    """The lines of one document. Changing it needs a lock that is held by the caller."""
 
-    def __init__(self, path: Path, anchor: Path, key_file: Path | None):
+    def __init__(self, document: Document, anchor: Document, key_file: Path | None):
         """Reads and writes nothing yet.
 
         Args:
-            path: the log; need not exist.
-            anchor: small file that holds the hash of the last line.
+            document: the log; need not exist.
+            anchor: holds the hash of the last line.
             key_file: secret that keys the hashes; None hashes without a key.
         """
-        self.path = path
+        self.where = document.where
+        self._document = document
         self._anchor = anchor
         self._key_file = key_file
 
@@ -58,7 +60,7 @@ class Log:
         line = dict(fields) | self._tail(content, lines)
         line["alg"] = PLAIN if self._key_file is None else KEYED
         line["hash"] = self._hash(line)
-        durable.append(self.path, _canonical(line))
+        self._document.append(_canonical(line))
         self._set_anchor(line["hash"])
 
     def mend(self) -> None:
@@ -66,7 +68,7 @@ class Log:
         content = self._content()
         whole = content.rfind(b"\n") + 1
         if whole != len(content):
-            durable.cut(self.path, whole)
+            self._document.cut(whole)
         hashes = _hashes(self.lines()[-2:])
         if hashes and self._anchored() == (hashes[0] if len(hashes) > 1 else None):
             self._set_anchor(hashes[-1])
@@ -149,19 +151,20 @@ class Log:
         anchored = self._anchored()
         if anchored is not None and anchored not in hashes:
             raise RegistryError(
-                f"{self.path} does not end where {self._anchor.name} says, so nothing is added to "
+                f"{self.where} does not end where {self._anchor.name} says, so nothing is added to "
                 "it. Look with `cortexflow audit verify` and restore it. If it was restored on "
-                f"purpose, remove {self._anchor}: the log will say for ever that it was missing."
+                f"purpose, remove {self._anchor.where}: the log will say for ever that it was "
+                "missing."
             )
         if not hashes:
             return {"prev": hashlib.sha256(content).hexdigest()}
         if last.get("alg") == KEYED and self._key_file is None:
             raise RegistryError(
-                f"{self.path} is kept with a key, and none is set. Name its file in {keys.AUDIT}."
+                f"{self.where} is kept with a key, and none is set. Name its file in {keys.AUDIT}."
             )
         if "hash" not in last or not self._genuine(last):
             raise RegistryError(
-                f"The last line of {self.path} is not as it was written, or the key is another. "
+                f"The last line of {self.where} is not as it was written, or the key is another. "
                 "Look with `cortexflow audit verify` and restore the file."
             )
         bound = {"prev": hashes[-1]}
@@ -184,21 +187,17 @@ class Log:
         return hmac.digest(keys.secret(self._key_file), content, "sha256").hex()
 
     def _set_anchor(self, head: str) -> None:
-        durable.write(self._anchor, _canonical({"hash": head}) + b"\n")
+        self._anchor.write(_canonical({"hash": head}) + b"\n")
 
     def _anchored(self) -> str | None:
         """The hash that the anchor holds, None where there is no anchor."""
-        try:
-            fields = _parsed(self._anchor.read_bytes()) or {}
-        except FileNotFoundError:
+        content = self._anchor.read()
+        if content is None:
             return None
-        return str(fields.get("hash", "damaged"))
+        return str((_parsed(content) or {}).get("hash", "damaged"))
 
     def _content(self) -> bytes:
-        try:
-            return self.path.read_bytes()
-        except FileNotFoundError:
-            return b""
+        return self._document.read() or b""
 
 
 def _canonical(fields: Mapping[str, Any]) -> bytes:

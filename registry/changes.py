@@ -1,4 +1,4 @@
-"""How a local registry changes: one at a time, intent first, pointer last, outcome recorded.
+"""How a registry changes: one change at a time, intent first, pointer last, outcome recorded.
 
 A change that dies leaves an intent without an outcome. The next change settles it before it does
 anything itself: what was moved is recorded as done, what was not is undone and abandoned.
@@ -6,27 +6,20 @@ anything itself: what was moved is recorded as done, what was not is undone and 
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from registry import durable, lease, manifest
-from registry.history import History, way_back
-from registry.interface import RegistryError, Traffic
+from registry.history import way_back
+from registry.interface import Event, RegistryError, Traffic
 from registry.lease import Lease
-from registry.pointer import Pointer
-from registry.store import Store
-
-LOCK_TIMEOUT = 60.0  # seconds; a push of a large model holds the lock while it copies
+from registry.parts import Parts
 
 
 class Changes:
     """What changes have in common."""
 
-    def __init__(self, root: Path, store: Store, history: History, pointer: Pointer):
-        """Works on one model under `root`."""
-        self._root = root
-        self.store = store
-        self.history = history
-        self.pointer = pointer
+    def __init__(self, name: str, parts: Parts):
+        """Changes the model `name`."""
+        self._name = name
+        self._parts = parts
 
     @contextlib.contextmanager
     def held(self, who: str, create: bool = False) -> Iterator["Change"]:
@@ -40,30 +33,27 @@ class Changes:
             RegistryError: there is no such model; another change does not end; the disk is full or
                 refuses for another reason.
         """
-        before = self.pointer.read()
+        place, change = self._parts.place, None
         try:
             if create:
-                durable.make_folder(self.store.folder)
-            elif not self.store.folder.is_dir():
-                name = self.store.folder.name
-                raise RegistryError(f"There is no model {name} in {self._root}. Push one first.")
-            with lease.held(self._root / ".lock", who, LOCK_TIMEOUT) as hold:
-                self._settle()
-                yield Change(self, hold)
+                self._parts.store.create()
+            elif not self._parts.store.exists():
+                raise RegistryError(f"There is no model {self._name} in {place}. Push one first.")
+            with self._parts.lock.held(who) as lease:
+                change = Change(self, self._parts, lease, who)
+                self._settle(change)
+                yield change
         except TimeoutError as error:
             raise RegistryError(f"Another change is under way: {error}. Try again.") from error
         except OSError as error:
-            now = self.pointer.read()
-            served = "What is live is as it was" if now == before else f"Version {now.live} is live"
             raise RegistryError(
-                f"The change of {self._root} did not complete: {error}. {served}; mend the cause "
-                "and repeat the command."
+                f"The change of {place} did not complete: {error}. {self._served(change)}; mend "
+                "the cause and repeat the command."
             ) from error
 
     def previous(self) -> int | None:
         """The version that a rollback would make live, None when there is none."""
-        moves = [(event.action, event.live) for event in self.history.events()]
-        return self.back(moves, self.pointer.read().live)
+        return self.back(self._moves(), self._parts.pointer.read().live)
 
     def back(self, moves: Sequence[tuple[str, int | None]], live: int | None) -> int | None:
         """The version to go back to from `live`; those that are gone are passed over.
@@ -72,60 +62,86 @@ class Changes:
             moves: every change's action and the version live after it, oldest first.
             live: the version to go back from.
         """
-        present = set(self.store.numbers())
+        present = set(self._parts.store.numbers())
         way = [number for number in way_back(moves) if number in present]
         while way and way[-1] == live:
             way.pop()
         return way[-1] if way else None
 
-    def close(self, sequence: int, state: str, pushed: int | None = None) -> None:
+    def ready(self, *move: tuple[str, int | None]) -> tuple[int, ...]:
+        """What stays loaded for the way back, once one more move is made."""
+        moves = [*self._moves(), *move]
+        live = move[-1][1] if move else self._parts.pointer.read().live
+        back = self.back(moves, live)
+        return () if back is None else (back,)
+
+    def close(self, event: int, state: str, pushed: int | None = None) -> None:
         """Records the outcome of an intent, with who answers now.
 
         Args:
-            sequence: of the intent.
+            event: sequence number of the intent.
             state: `done` or `abandoned`.
             pushed: the version that a push added; its manifest's digest is recorded.
         """
-        self.history.close(
-            sequence,
-            state=state,
-            traffic=self.pointer.read(),
-            manifest_sha256=manifest.sha256(self.store.manifest(pushed)) if pushed else None,
+        digest = None if pushed is None else self._parts.store.manifest_sha256(pushed)
+        self._parts.history.close(
+            event, state=state, traffic=self._parts.pointer.read(), manifest_sha256=digest
         )
 
-    def _settle(self) -> None:
+    def _moves(self) -> list[tuple[str, int | None]]:
+        return [(event.action, event.live) for event in self._parts.history.events()]
+
+    def _served(self, change: "Change | None") -> str:
+        before = None if change is None else change.before
+        now = before and self._parts.pointer.read()
+        if now is None or now == before:
+            return "What is live is as it was"
+        return f"Version {now.live} is live"
+
+    def _settle(self, change: "Change") -> None:
         """Closes changes that a crash cut short, and removes what they left behind."""
-        durable.sweep(self._root)
-        self.store.sweep()
-        self.history.mend()
-        present = set(self.store.numbers())
-        now = self.pointer.read()
-        for event in self.history.events():
-            if event.state != "unfinished":
-                continue
-            pushed = None
-            if event.action == "push":
-                done = event.version in present
-                pushed = event.version if done else None
-                if not done:
-                    self.store.forget(event.version)
-            elif event.action == "gc":
-                done = event.version not in present
-            elif event.action == "sign":
-                done = self.store.signature(event.version).is_file()
-            else:
-                live = event.previous if event.action == "set_traffic" else event.version
-                done = now == Traffic(live, event.canary, event.percent)
+        store, pointer = self._parts.store, self._parts.pointer
+        store.sweep()
+        self._parts.history.mend()
+        events = self._parts.history.events()
+        unfinished = [event for event in events if event.state == "unfinished"]
+        if not unfinished:
+            return
+        pointer.fence()
+        pointer.tidy(self.ready(), change.keep)
+        present = set(store.numbers())
+        for event in unfinished:
+            done = self._is_done(event, present, change)
+            if event.action == "push" and not done:
+                store.forget(event.version)
+            pushed = event.version if event.action == "push" and done else None
             self.close(event.sequence, "done" if done else "abandoned", pushed)
+
+    def _is_done(self, event: Event, present: set[int], change: "Change") -> bool:
+        if event.action == "push":
+            return event.version in present
+        if event.action == "gc":
+            return self._parts.store.resume_removal(event.version, change.keep)
+        if event.action == "sign":
+            return self._parts.store.is_signed(event.version)
+        live = event.previous if event.action == "set_traffic" else event.version
+        return self._parts.pointer.read() == Traffic(live, event.canary, event.percent)
 
 
 class Change:
-    """One change that is under way, with the lock held."""
+    """One change that is under way, with the lock held.
 
-    def __init__(self, changes: Changes, hold: Lease):
+    Attributes:
+        before: who answered when its intent was recorded; None before that.
+    """
+
+    def __init__(self, changes: Changes, parts: Parts, lease: Lease, who: str):
         """Use `Changes.held`."""
         self._changes = changes
-        self._hold = hold
+        self._parts = parts
+        self._lease = lease
+        self._who = who
+        self.before: Traffic | None = None
 
     def keep(self) -> None:
         """Proves that the lock is still ours and keeps it; to be called between long steps.
@@ -133,30 +149,38 @@ class Change:
         Raises:
             RegistryError: it is not.
         """
-        self._hold.check()
+        self._lease.check()
 
-    def begin(
-        self, action: str, number: int, reason: str, who: str, wanted: Traffic | None = None
-    ) -> int:
-        """Records what is about to happen; returns its sequence number.
+    @contextlib.contextmanager
+    def recorded(
+        self, action: str, number: int, reason: str, wanted: Traffic | None = None
+    ) -> Iterator[None]:
+        """Records what is about to happen, and once the block is through, that it was done.
 
         Args:
             action: as in `Event`.
             number: the version it is about.
             reason: why.
-            who: who asked for it.
             wanted: who shall answer after it; None: as before.
         """
+        sequence = self.begin(action, number, reason, wanted)
+        yield
+        self._changes.close(sequence, "done", number if action == "push" else None)
+
+    def begin(self, action: str, number: int, reason: str, wanted: Traffic | None = None) -> int:
+        """Records what is about to happen; see `recorded`. Returns its sequence number."""
         self.keep()
-        before = self._changes.pointer.read()
-        return self._changes.history.begin(
+        before = self._parts.pointer.read()
+        sequence = self._parts.history.begin(
             action=action,
             version=number,
             previous=before.live,
             wanted=wanted or before,
-            who=who,
+            who=self._who,
             reason=reason,
         )
+        self.before = self.before or before
+        return sequence
 
     def point(self, action: str, traffic: Traffic) -> None:
         """Moves the pointer; what is next on the way back stays loaded, what was left does not.
@@ -164,11 +188,5 @@ class Change:
         A server without our labels, TF Serving by default, answers with the newest version that is
         loaded: a version that was rolled back from must not be among them.
         """
-        moves = [(event.action, event.live) for event in self._changes.history.events()]
-        back = self._changes.back([*moves, (action, traffic.live)], traffic.live)
-        self.keep()
-        self._changes.pointer.move(traffic, () if back is None else (back,))
-
-    def close(self, sequence: int, pushed: int | None = None) -> None:
-        """Records that it was done; see `Changes.close`."""
-        self._changes.close(sequence, "done", pushed)
+        ready = self._changes.ready((action, traffic.live))
+        self._parts.pointer.move(traffic, ready, self.keep)

@@ -12,20 +12,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from registry.chain import OWN_FIELDS, Log
+from registry.documents import Document
 from registry.interface import Audit, Event, RegistryError, Traffic
 
 
 class History:
     """The changes of one model. Adding to it needs a lock that is held by the caller."""
 
-    def __init__(self, path: Path, key_file: Path | None = None):
+    def __init__(self, lines: Document, head: Document, key_file: Path | None = None):
         """Reads and writes nothing yet.
 
         Args:
-            path: `history.jsonl`; `history.head` beside it anchors its end.
+            lines: `history.jsonl`.
+            head: `history.head`, which anchors its end.
             key_file: secret that keys the hashes; None hashes without a key.
         """
-        self._log = Log(path, path.with_suffix(".head"), key_file)
+        self._log = Log(lines, head, key_file)
 
     def events(self) -> tuple[Event, ...]:
         """Reads all changes, oldest first; a torn last line (a crash while writing) is left out.
@@ -46,7 +48,7 @@ class History:
                     events[fields["sequence"]] = Event(**fields, live=None, state="unfinished")
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise RegistryError(
-                    f"Line {number} of {self._log.path} is damaged ({error}). Restore the file "
+                    f"Line {number} of {self._log.where} is damaged ({error}). Restore the file "
                     "from a copy."
                 ) from error
         return tuple(events.values())

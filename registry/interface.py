@@ -178,12 +178,28 @@ class Registry(Protocol):
         make_live: bool = True,
         dry_run: bool = False,
     ) -> Version:
-        """Adds the model in folder `source`; the same content again is the version it already is.
+        """Adds the model in folder `source`.
 
-        `dry_run` checks everything and returns the version that it would be.
+        The same content again is no new version: the one it already is comes back with
+        `already_present`, and is made live when asked.
+
+        Args:
+            source: folder of a SavedModel, with anything its exporter put beside it.
+            metrics: numbers it was judged by; JSON values, not-a-number becomes null.
+            lineage: where it comes from; JSON values.
+            reason: why it is pushed.
+            who: who pushes it.
+            make_live: move the live pointer to it, which ends a canary.
+            dry_run: read and check everything, change nothing.
+
+        Returns:
+            The version; with `dry_run`, the one that it would be.
 
         Raises:
-            RegistryError: `source` is no SavedModel, or holds what no model holds.
+            RegistryError: `source` is no SavedModel, holds what no model holds, or another change
+                does not end.
+            VerificationError: what was stored is not what was read, or the content is a version
+                already that is damaged.
         """
 
     def promote(self, version: int, *, reason: str, who: str, dry_run: bool = False) -> Version:
@@ -233,6 +249,14 @@ class Registry(Protocol):
             RegistryError: there is no such version.
         """
 
+    def sign(self, version: int, *, reason: str, who: str, dry_run: bool = False) -> Version:
+        """Signs a version that was pushed before there was a key, once its bytes are verified.
+
+        Raises:
+            RegistryError: there is no such version, or no signing key.
+            VerificationError: it is not what was pushed.
+        """
+
     def gc(self, keep: int = 5, *, reason: str, who: str, dry_run: bool = False) -> tuple[int, ...]:
         """Removes versions other than live, canary, previous and the newest `keep`.
 
@@ -270,12 +294,33 @@ class Registry(Protocol):
         """Lists all changes, oldest first."""
 
     def verify(self, version: int) -> Version:
-        """Reads every byte of a version and compares it with the manifest.
+        """Reads every byte of a version and compares it with what was pushed.
 
         Raises:
             RegistryError: there is no such version.
-            VerificationError: a file is missing, extra, changed or not a plain file.
+            VerificationError: a file or the manifest is missing, extra, changed, not plain, or not
+                signed though a key is set.
+        """
+
+    def uri(self, version: int) -> str:
+        """Path or `gs://` address of a version's own folder, a SavedModel.
+
+        Raises:
+            RegistryError: there is no such version.
         """
 
     def path(self, version: int) -> Path:
-        """Folder of a version: a SavedModel."""
+        """A folder on this machine with a version, a SavedModel; never to be written to.
+
+        Of a local registry its own folder, as it is; of a remote one a proved copy, kept in the
+        account's cache. Raises as `fetch` does for a remote one.
+        """
+
+    def fetch(self, version: int, target: str | os.PathLike[str]) -> Version:
+        """Copies a version into the folder `target`, which appears only once the copy is proved.
+
+        Raises:
+            RegistryError: there is no such version, or the folder exists or cannot be written.
+            VerificationError: the version or its manifest is not what was pushed, or not signed
+                though a key is set.
+        """

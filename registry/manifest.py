@@ -122,8 +122,8 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def from_json(content: bytes, origin: Path) -> Version:
-    """Reads a manifest.
+def from_json(content: bytes, origin: str | Path) -> Version:
+    """Reads a manifest; `origin` is its name, for messages.
 
     Raises:
         VerificationError: it is not what `to_json` wrote.

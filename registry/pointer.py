@@ -1,19 +1,20 @@
 """The live pointer: one model's entry in the `models.config` that a registry's models share."""
 
-from collections.abc import Iterable
-from pathlib import Path
-
-from registry import durable, serving_config
+from registry import serving_config
+from registry.documents import Document
 from registry.interface import Traffic
+from registry.parts import Keep
 from registry.serving_config import ModelConfig
 
+CONFIG = "models.config"
 
-class Pointer:
+
+class ConfigPointer:
     """Which versions of the model `name` answer and which are loaded, as TF Serving reads it."""
 
-    def __init__(self, path: Path, name: str, base_path: Path):
-        """Points into the file `path`, which need not exist; versions lie in `base_path`."""
-        self._path = path
+    def __init__(self, document: Document, name: str, base_path: str):
+        """Points into `models.config`, which need not exist; versions lie in `base_path`."""
+        self._document = document
         self._name = name
         self._base_path = base_path
 
@@ -35,15 +36,12 @@ class Pointer:
         mine = self._mine()
         return frozenset(() if mine is None else mine.versions)
 
-    def move(self, traffic: Traffic, ready: Iterable[int] = ()) -> None:
-        """Says by one rename who answers; other models and people's own labels are untouched.
-
-        Args:
-            traffic: who answers.
-            ready: versions to be loaded besides, so that going back to them needs no loading.
+    def move(self, traffic: Traffic, ready: tuple[int, ...], keep: Keep) -> None:
+        """Says in one step who answers; see `LivePointer.move`.
 
         Raises:
-            RegistryError: the file is malformed, or holds what rewriting would lose.
+            RegistryError: the file is malformed, holds what rewriting would lose, or was replaced
+                meanwhile.
         """
         models = self._models()
         own = {
@@ -56,19 +54,27 @@ class Pointer:
         labels = own | serving_config.labels(traffic)
         mine = ModelConfig(
             name=self._name,
-            base_path=str(self._base_path),
+            base_path=self._base_path,
             versions=tuple(sorted({*labels.values(), *ready})),
             labels=labels,
         )
         others = [model for model in models if model.name != self._name]
-        durable.write(self._path, serving_config.render([*others, mine]).encode())
+        content = serving_config.render([*others, mine]).encode()
+        keep()
+        self._document.write(content)
+
+    def fence(self) -> None:
+        """Makes a move that was overtaken fail, where the file is one that can be fenced."""
+        self._document.fence()
+
+    def tidy(self, ready: tuple[int, ...], keep: Keep) -> None:
+        """Nothing follows a move here."""
 
     def _mine(self) -> ModelConfig | None:
         return next((model for model in self._models() if model.name == self._name), None)
 
     def _models(self) -> tuple[ModelConfig, ...]:
-        try:
-            text = self._path.read_text()
-        except FileNotFoundError:
+        content = self._document.read()
+        if content is None:
             return ()
-        return serving_config.parse(text)
+        return serving_config.parse(content.decode(errors="replace"))

@@ -42,7 +42,7 @@ def sign(content: bytes, path: Path) -> bytes:
     return json.dumps(fields, sort_keys=True).encode() + b"\n"
 
 
-def check(content: bytes, signed: bytes | None, origin: Path, where: Keys) -> None:
+def check(content: bytes, signed: bytes | None, origin: str, where: Keys) -> None:
     """Proves that a manifest was signed with a key that is trusted here.
 
     Without any key that checks, nothing is asked of a manifest.

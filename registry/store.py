@@ -1,54 +1,94 @@
-"""Where versions lie: numbered folders with a manifest each, whole or not there at all.
+"""Where versions are kept: what every store can do, and how manifests are read and proved."""
 
-    NAME/3/saved_model.pb …       version 3
-    NAME/manifests/3.json         its manifest; kept when the version is removed
-    NAME/manifests/3.sig          the manifest's signature, where a key was set
-    NAME/.staging-…               a copy that is no version yet
-    NAME/.removed-…               a version that is one no longer
-
-A version appears and disappears by one rename of its folder. What is under the two hidden names is
-nobody's, and `sweep` removes it.
-"""
-
+import abc
 import contextlib
-import os
-import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+import hashlib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from registry import durable, manifest, signature
+from registry import manifest, signature
+from registry.documents import Document
 from registry.interface import File, RegistryError, VerificationError, Version
 from registry.keys import SIGNING, Keys
-
-_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
-_STAGING, _REMOVED = ".staging-", ".removed-"
+from registry.parts import Keep
 
 
-class Store:
-    """The versions of one model. Changing it needs a lock that is held by the caller."""
+class Store(abc.ABC):
+    """Versions of one model, each there as a whole or not at all. Changing it needs the lock.
 
-    def __init__(self, folder: Path, name: str, keys: Keys):
-        """Keeps the versions of model `name` in `folder`, which need not exist."""
-        self.folder = folder
-        self._name = name
+    The rules of manifests and signatures are here; where things lie is a subclass's to say.
+    """
+
+    def __init__(self, name: str, keys: Keys):
+        """Keeps versions of model `name`."""
+        self.name = name
         self._keys = keys
-        self._manifests = folder / "manifests"
 
-    def path(self, number: int) -> Path:
-        """Folder of a version."""
-        return self.folder / str(number)
+    # ------------------------------------------------------------------ where things lie
 
-    def manifest(self, number: int) -> Path:
-        """File of a version's manifest."""
-        return self._manifests / f"{number}.json"
+    @abc.abstractmethod
+    def exists(self) -> bool:
+        """Whether anything of this model was ever stored."""
 
-    def signature(self, number: int) -> Path:
-        """File of the signature of a version's manifest."""
-        return self._manifests / f"{number}.sig"
+    @abc.abstractmethod
+    def create(self) -> None:
+        """Makes the place for the first push."""
 
+    @abc.abstractmethod
     def numbers(self) -> list[int]:
-        """Numbers that have both a folder and a manifest, ascending."""
-        return sorted(n for n in self._folders() if self.manifest(n).is_file())
+        """Numbers of all versions, ascending."""
+
+    @abc.abstractmethod
+    def used(self) -> set[int]:
+        """Numbers that versions have, or had and left a record of."""
+
+    @abc.abstractmethod
+    def uri(self, number: int) -> str:
+        """Path or URI of the folder of a version that there is."""
+
+    @abc.abstractmethod
+    def compare(self, version: Version) -> None:
+        """Reads every byte of a version and compares it with its manifest.
+
+        Raises:
+            VerificationError: a file is missing, extra, changed or not plain.
+        """
+
+    @abc.abstractmethod
+    def fetch(self, version: Version, target: Path) -> None:
+        """Copies a version's files into a new folder, without proving the copy."""
+
+    @abc.abstractmethod
+    def staged(
+        self, source: Path, files: Sequence[File], keep: Keep
+    ) -> contextlib.AbstractContextManager[Path]:
+        """A folder that holds exactly `files` of `source`, proved; for `add`."""
+
+    @abc.abstractmethod
+    def add(self, version: Version, staged: Path, keep: Keep) -> None:
+        """Makes a staged folder a version, once what is stored was read back and compared."""
+
+    @abc.abstractmethod
+    def remove(self, number: int, keep: Keep) -> None:
+        """Ends a version in one step, then removes its files; its manifest stays as a record."""
+
+    @abc.abstractmethod
+    def forget(self, number: int) -> None:
+        """Removes what is left of a version that never came to be."""
+
+    @abc.abstractmethod
+    def sweep(self) -> None:
+        """Removes files that belong to no version."""
+
+    @abc.abstractmethod
+    def discard(self, keep: Keep) -> None:
+        """Removes what dead pushes left with another service and nobody took up."""
+
+    @abc.abstractmethod
+    def document(self, number: int, kind: str) -> Document:
+        """A version's manifest (`json`) or signature (`sig`)."""
+
+    # ------------------------------------------------------------------ reading
 
     def versions(self) -> tuple[Version, ...]:
         """All versions by number; one that is removed meanwhile is left out."""
@@ -57,7 +97,7 @@ class Store:
             try:
                 found.append(self.show(number))
             except RegistryError:
-                if self.path(number).is_dir():
+                if number in self.numbers():
                     raise
         return tuple(found)
 
@@ -68,19 +108,10 @@ class Store:
             RegistryError: there is no such version.
             VerificationError: its manifest is damaged.
         """
-        origin = self.manifest(number)
-        if not (origin.is_file() and self.path(number).is_dir()):
-            known = ", ".join(map(str, self.numbers())) or "none"
-            raise RegistryError(f"{self._name} has no version {number} (versions: {known}).")
-        found = manifest.from_json(origin.read_bytes(), origin)
-        if (found.name, found.number) != (self._name, number):
-            raise VerificationError(
-                f"The manifest {origin} is of {found.name} {found.number}, not of this version."
-            )
-        return found
+        return self._parsed(number, self._content(number))
 
-    def prove(self, number: int, recorded: Collection[str], signed: bool = True) -> Version:
-        """Reads every byte of a version and compares it with what was pushed.
+    def trusted(self, number: int, recorded: Collection[str], signed: bool = True) -> Version:
+        """Reads a manifest, and proves that it is the one of the push.
 
         Args:
             number: of the version.
@@ -89,68 +120,29 @@ class Store:
 
         Raises:
             RegistryError: there is no such version.
-            VerificationError: a file or the manifest is missing, extra, changed, not plain, or not
-                signed as it must be.
+            VerificationError: the manifest was edited, or is not signed as it must be.
         """
-        found = self.show(number)
-        origin = self.manifest(number)
-        if recorded and manifest.sha256(origin) not in recorded:
+        content = self._content(number)
+        found, origin = self._parsed(number, content), self.document(number, "json").where
+        if recorded and hashlib.sha256(content).hexdigest() not in recorded:
             raise VerificationError(f"The manifest {origin} was edited after it was pushed.")
         if signed:
-            beside = self.signature(number)
-            signature.check(
-                origin.read_bytes(),
-                beside.read_bytes() if beside.is_file() else None,
-                origin,
-                self._keys,
-            )
-        manifest.compare(self.path(number), found.files)
+            signature.check(content, self.document(number, "sig").read(), origin, self._keys)
         return found
 
-    def next_number(self, pushed: Collection[int]) -> int:
-        """The next number: above all that the folder or the history know, so that none returns."""
-        kept = self._manifests.glob("*.json")
-        manifests = [int(entry.stem) for entry in kept if _NUMBER.fullmatch(entry.stem)]
-        return max([0, *self._folders(), *manifests, *pushed]) + 1
+    def manifest_sha256(self, number: int) -> str:
+        """Digest of a version's manifest as it lies there."""
+        return hashlib.sha256(self._content(number)).hexdigest()
+
+    def is_signed(self, number: int) -> bool:
+        """Whether a signature lies beside a version's manifest."""
+        return self.document(number, "sig").read() is not None
+
+    def next_number(self, digest: str, pushed: Collection[int]) -> int:
+        """The number for new content; one that the store knows, or the history, never returns."""
+        return max([0, *self.used(), *pushed]) + 1
 
     # ------------------------------------------------------------------ changing
-
-    @contextlib.contextmanager
-    def staged(
-        self, source: Path, files: Sequence[File], keep: Callable[[], None]
-    ) -> Iterator[Path]:
-        """A durable copy beside the final place, read back; removed unless it was renamed.
-
-        Args:
-            source: folder to copy from.
-            files: what to copy, and what the copy must then be.
-            keep: called between files, to keep a lease alive.
-        """
-        staged = self.folder / f"{_STAGING}{os.getpid()}"
-        try:
-            durable.make_folder(staged)
-            for file in files:
-                keep()
-                target = staged / file.path
-                durable.make_folder(target.parent)
-                durable.copy(source / file.path, target)
-            for folder in sorted({(staged / file.path).parent for file in files}):
-                durable.sync_folder(folder)
-            manifest.compare(staged, tuple(files))
-            yield staged
-        finally:
-            with contextlib.suppress(OSError):  # the next change sweeps
-                durable.remove_tree(staged)
-
-    def add(self, version: Version, staged: Path) -> None:
-        """Makes a staged copy a version: its manifest and signature first, then one rename."""
-        durable.make_folder(self._manifests)
-        content = manifest.to_json(version)
-        durable.write(self.manifest(version.number), content)
-        if self._keys.signing is not None:
-            self.sign(version.number)
-        durable.system.rename(staged, self.path(version.number))
-        durable.sync_folder(self.folder)
 
     def check_signing(self) -> None:
         """Raises RegistryError where signatures are checked and there is no key to sign with."""
@@ -167,34 +159,42 @@ class Store:
             RegistryError: there is no key that signs.
             VerificationError: the signature is not by the key that checks here.
         """
+        self._sign(number, self._content(number))
+
+    def resume_removal(self, number: int, keep: Keep) -> bool:
+        """Finishes a removal that died after it took effect; returns whether the version ended."""
+        return number not in self.numbers()
+
+    def _is_whole(self, number: int) -> bool:
+        """Whether a version is there, if its manifest is."""
+        return True
+
+    def _sign_if_keyed(self, number: int, content: bytes) -> None:
+        """Signs a manifest that is about to be written, where a key is set."""
+        if self._keys.signing is not None:
+            self._sign(number, content)
+
+    def _sign(self, number: int, content: bytes) -> None:
         if self._keys.signing is None:
             raise RegistryError(f"No signing key is set. Name its file in {SIGNING}.")
-        origin = self.manifest(number)
-        signed = signature.sign(origin.read_bytes(), self._keys.signing)
-        signature.check(origin.read_bytes(), signed, origin, self._keys)
-        durable.write(self.signature(number), signed)
+        signed = signature.sign(content, self._keys.signing)
+        signature.check(content, signed, self.document(number, "json").where, self._keys)
+        beside = self.document(number, "sig")
+        beside.read()  # a document is written over what was read
+        beside.write(signed)
 
-    def remove(self, number: int) -> None:
-        """Ends a version by one rename, then removes its files; its manifest stays as a record."""
-        removed = self.folder / f"{_REMOVED}{number}"
-        durable.system.rename(self.path(number), removed)
-        durable.sync_folder(self.folder)
-        durable.remove_tree(removed)
+    def _content(self, number: int) -> bytes:
+        content = self.document(number, "json").read() if self._is_whole(number) else None
+        if content is None:
+            known = ", ".join(map(str, self.numbers())) or "none"
+            raise RegistryError(f"{self.name} has no version {number} (versions: {known}).")
+        return content
 
-    def forget(self, number: int) -> None:
-        """Removes the manifest of a version that never came to be."""
-        durable.remove(self.signature(number))
-        durable.remove(self.manifest(number))
-
-    def sweep(self) -> None:
-        """Removes copies that never became versions and what is left of removed ones."""
-        for prefix in (_STAGING, _REMOVED):
-            for entry in sorted(self.folder.glob(f"{prefix}*")):
-                durable.remove_tree(entry)
-        durable.sweep(self.folder)
-        durable.sweep(self._manifests)
-
-    def _folders(self) -> list[int]:
-        if not self.folder.is_dir():
-            return []
-        return [int(name) for name in os.listdir(self.folder) if _NUMBER.fullmatch(name)]
+    def _parsed(self, number: int, content: bytes) -> Version:
+        origin = self.document(number, "json").where
+        found = manifest.from_json(content, origin)
+        if (found.name, found.number) != (self.name, number):
+            raise VerificationError(
+                f"The manifest {origin} is of {found.name} {found.number}, not of this version."
+            )
+        return found

@@ -9,29 +9,23 @@ the registry's manifest is written last, and only then does the version exist he
 leaves in between is taken up by the repeated push, or removed by `gc`.
 """
 
-import contextlib
-import dataclasses
-import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
-from registry.bucket import RemoteRegistry
-from registry.bucket_changes import BucketChanges
-from registry.bucket_lock import Clock
+from registry.bucket import in_bucket
 from registry.bucket_objects import Objects
 from registry.bucket_store import BucketStore
-from registry.interface import File, RegistryError, VerificationError, Version
+from registry.interface import RegistryError, VerificationError, Version
 from registry.keys import Keys
+from registry.lease import Clock
+from registry.parts import Keep, Renumbered
+from registry.versioned import VersionedRegistry
 from registry.vertex_client import VertexClient
 from registry.vertex_pointer import VertexPointer
 from registry.vertex_settings import Names, VertexSettings
 
 DIGEST_LABEL, RUN_LABEL, WHO_LABEL = "cortexflow_digest", "cortexflow_run", "cortexflow_who"
-
-
-class Renumbered(RegistryError):
-    """Vertex AI gave a version another number than was foreseen; the push is made once more."""
 
 
 class VertexStore(BucketStore):
@@ -52,68 +46,72 @@ class VertexStore(BucketStore):
         self._names = names
         self._settings = settings
 
-    def folder(self, version: Version) -> str:
+    def folder_of(self, version: Version) -> str:
         """By content: the number is known only once Vertex AI has the artifact's address."""
         return f"artifacts/{version.digest}"
 
-    def prove(self, number: int, recorded: Collection[str], signed: bool = True) -> Version:
-        """Reads every byte, and asks whether Vertex AI's version is of these files; see above.
+    def compare(self, version: Version) -> None:
+        """Reads every byte, and asks whether Vertex AI's version is of these files.
 
         Raises:
-            RegistryError: there is no such version.
             VerificationError: it is not what was pushed, or Vertex AI has another artifact.
         """
-        version = super().prove(number, recorded, signed)
-        known = self._client.models("get_model", name=f"{self._names.model}@{number}")
+        super().compare(version)
+        name = f"{self._names.model}@{version.number}"
+        known = self._known(version.number)
         if known is None:
-            raise VerificationError(f"{self._names.model}@{number} was removed from Vertex AI.")
-        where = self._artifact(version)
-        if known.artifact_uri.rstrip("/") != where:
+            raise VerificationError(f"{name} was removed from Vertex AI.")
+        if known.artifact_uri.rstrip("/") != self.address(version):
             raise VerificationError(
-                f"{self._names.model}@{number} is of {known.artifact_uri}, not of {where}."
+                f"{name} is of {known.artifact_uri}, not of {self.address(version)}."
             )
-        return version
 
-    def next_number(self, pushed: Collection[int]) -> int:
-        """The number that Vertex AI is expected to give next."""
+    def next_number(self, digest: str, pushed: Collection[int]) -> int:
+        """The number that Vertex AI is expected to give next, or gave to a push that then died."""
+        orphan = self._orphan(digest)
+        if orphan is not None:
+            return orphan
         listed = [int(version.version_id) for version in self._listed()]
-        return max(super().next_number(pushed), *(number + 1 for number in [0, *listed]))
+        return max([super().next_number(digest, pushed), *(number + 1 for number in listed)])
 
-    def orphan(self, digest: str) -> int | None:
-        """A version of this content that Vertex AI has and the registry has not, after a crash."""
-        present = set(self.numbers())
-        label = f'labels.{DIGEST_LABEL}="{_label(digest)}"'
-        found = [int(version.version_id) for version in self._listed(label)]
-        return next((number for number in sorted(found) if number not in present), None)
+    def resume_removal(self, number: int, keep: Keep) -> bool:
+        """Finishes a removal of which Vertex AI knows; returns whether the version ended."""
+        if number in self.numbers() and self._known(number) is None:
+            self.remove(number, keep)
+        return super().resume_removal(number, keep)
 
     def sweep(self) -> None:
         """Removes artifacts that belong to no version."""
-        listed = self.objects.list(f"{self._name}/artifacts")
+        listed = self.objects.list(f"{self.name}/artifacts")
         found = {"/".join(name.split("/")[1:3]) for name in listed}
-        if len(found) == len(self.numbers()):
-            return
-        for folder in sorted(found - {self.folder(version) for version in self.versions()}):
-            self._remove_folder(folder)
+        if len(found) != len(self.numbers()):
+            self._sweep(found)
 
-    def discard_orphans(self) -> None:
+    def discard(self, keep: Keep) -> None:
         """Removes versions that pushes left on Vertex AI when they died and were not repeated."""
         present = set(self.numbers())
         for version in self._listed(f"labels.{DIGEST_LABEL}:*"):
-            only_default = set(version.version_aliases) <= {"default"}
-            if int(version.version_id) not in present and not version.version_aliases:
-                self._delete(int(version.version_id))
-            elif int(version.version_id) not in present and not only_default:
+            number = int(version.version_id)
+            if number in present or list(version.version_aliases) == ["default"]:
+                continue
+            if version.version_aliases:
                 raise RegistryError(
-                    f"{self._names.model}@{version.version_id} is no version of this registry, and "
-                    f"has the aliases {', '.join(version.version_aliases)}. Remove it by hand."
+                    f"{self._names.model}@{number} is no version of this registry, and has the "
+                    f"aliases {', '.join(version.version_aliases)}. Remove it by hand."
                 )
+            self.withdraw(number, keep)
 
-    def _publish(self, version: Version) -> None:
-        """Tells Vertex AI of a version whose files are proved."""
-        number = self.orphan(version.digest)
+    def publish(self, version: Version, keep: Keep) -> None:
+        """Tells Vertex AI of a version whose files are proved.
+
+        Raises:
+            Renumbered: Vertex AI gave it another number.
+            RegistryError: Vertex AI refuses, or gives a number that was used.
+        """
+        number = self._orphan(version.digest)
         if number is None:
-            number = self._upload(version)
-        if number in self._taken():
+            number = self._upload(version, keep)
+        if number in self.used():
             raise RegistryError(
                 f"Vertex AI gave the number {number}, which the history knows: {self._names.model} "
                 "was deleted and made anew by somebody. Push under another name."
@@ -124,14 +122,33 @@ class VertexStore(BucketStore):
                 "command: the upload is taken up."
             )
 
-    def _upload(self, version: Version) -> int:
+    def withdraw(self, number: int, keep: Keep) -> None:
+        """Deletes a version from Vertex AI; one that is absent is no error.
+
+        Raises:
+            RegistryError: Vertex AI refuses, because it is deployed or has an alias.
+        """
+        keep()
+        name = f"{self._names.model}@{number}"
+        operation = self._client.models("delete_model_version", name=name)
+        if operation is not None:
+            self._client.wait(operation, f"delete version {number}", keep)
+
+    def _orphan(self, digest: str) -> int | None:
+        """A version of this content that Vertex AI has and the registry has not, after a crash."""
+        present = set(self.numbers())
+        label = f'labels.{DIGEST_LABEL}="{_label(digest)}"'
+        found = [int(version.version_id) for version in self._listed(label)]
+        return next((number for number in sorted(found) if number not in present), None)
+
+    def _upload(self, version: Version, keep: Keep) -> int:
         name = self._names.model
         request: dict[str, Any] = {
             "parent": self._names.parent,
             "model": {
-                "display_name": self._name,
+                "display_name": self.name,
                 "version_description": f"{version.reason} (by {version.who}; {version.digest})",
-                "artifact_uri": self._artifact(version),
+                "artifact_uri": self.address(version),
                 "container_spec": {"image_uri": self._settings.image},
                 "labels": {
                     DIGEST_LABEL: _label(version.digest),
@@ -144,37 +161,22 @@ class VertexStore(BucketStore):
             request["model_id"] = name.rpartition("/")[2]
         else:
             request["parent_model"] = name
-        self._keep()
+        keep()
         operation = self._client.models("upload_model", **request)
-        answer = self._client.wait(operation, "upload the version", self._keep)
+        answer = self._client.wait(operation, "upload the version", keep)
         return int(answer.model_version_id)
 
-    def _withdraw(self, version: Version) -> None:
-        self._delete(version.number)
-
-    def _delete(self, number: int) -> None:
-        name = f"{self._names.model}@{number}"
-        operation = self._client.models("delete_model_version", name=name)
-        if operation is not None:
-            self._client.wait(operation, f"delete version {number}", self._keep)
-
-    def _taken(self) -> set[int]:
-        present, removed = self._manifests()
-        return present | removed
+    def _known(self, number: int) -> Any:
+        return self._client.models("get_model", name=f"{self._names.model}@{number}")
 
     def _listed(self, expression: str = "") -> list[Any]:
         name = self._names.model
         found = self._client.models("list_model_versions", name=name, filter=expression)
         return list(found or ())
 
-    def _artifact(self, version: Version) -> str:
-        return self.objects.uri(f"{self._name}/{self.folder(version)}")
 
-
-class VertexRegistry(RemoteRegistry):
+class VertexRegistry(VersionedRegistry):
     """Versions of the model `name` on Vertex AI. Connects with the first question, not before."""
-
-    _store: VertexStore
 
     def __init__(
         self,
@@ -201,7 +203,6 @@ class VertexRegistry(RemoteRegistry):
         Raises:
             RegistryError: a name is none that Vertex AI allows, or a setting is out of bounds.
         """
-        super().__init__(os.curdir, name, keys)
         keys = Keys.from_environment() if keys is None else keys
         settings = VertexSettings.from_environment() if settings is None else settings
         names = Names.of(project, location, name, settings)
@@ -209,72 +210,8 @@ class VertexRegistry(RemoteRegistry):
         store = VertexStore(
             Objects(names.staging, storage), name, keys, self.client, names, settings
         )
-        pointer = VertexPointer(self.client, names, settings, self._keep)
-        self._compose(store, pointer, keys, clock)
-
-    def push(
-        self,
-        source: str | os.PathLike[str],
-        *,
-        metrics: Mapping[str, Any],
-        lineage: Mapping[str, Any],
-        reason: str,
-        who: str,
-        make_live: bool = True,
-        dry_run: bool = False,
-    ) -> Version:
-        """Adds the model in folder `source` as the next version of the parent model.
-
-        Raises:
-            RegistryError: `source` is no SavedModel; another change does not end; Vertex AI or
-                Cloud Storage refuses.
-        """
-
-        def once() -> Version:
-            return super(VertexRegistry, self).push(
-                source,
-                metrics=metrics,
-                lineage=lineage,
-                reason=reason,
-                who=who,
-                make_live=make_live,
-                dry_run=dry_run,
-            )
-
-        with contextlib.suppress(Renumbered):
-            return once()
-        return once()
-
-    def gc(self, keep: int = 5, *, reason: str, who: str, dry_run: bool = False) -> tuple[int, ...]:
-        """Removes versions without a role other than the newest `keep`, from Vertex AI too.
-
-        Raises:
-            RegistryError: `keep` is negative, or Vertex AI refuses.
-        """
-        removed = super().gc(keep, reason=reason, who=who, dry_run=dry_run)
-        if not dry_run:
-            with self._changes.held(who):
-                self._store.discard_orphans()
-        return removed
-
-    def _described(
-        self,
-        files: tuple[File, ...],
-        metrics: Mapping[str, Any],
-        lineage: Mapping[str, Any],
-        reason: str,
-        who: str,
-    ) -> Version:
-        version = super()._described(files, metrics, lineage, reason, who)
-        if version.already_present:
-            return version
-        orphan = self._store.orphan(version.digest)
-        return version if orphan is None else dataclasses.replace(version, number=orphan)
-
-    def _keep(self) -> None:
-        changes = self._changes
-        if isinstance(changes, BucketChanges) and changes.keep is not None:
-            changes.keep.check()
+        pointer = VertexPointer(self.client, names, settings)
+        super().__init__(name, in_bucket(store, keys, clock, pointer))
 
 
 def _label(text: str) -> str:

@@ -6,11 +6,12 @@ globals. Nothing is imported, authenticated or connected before the first questi
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from registry.bucket_lock import Clock
 from registry.interface import RegistryError
+from registry.lease import Clock
+from registry.parts import Keep
 from registry.vertex_settings import VertexSettings
 
 TIMEOUT = 60.0  # seconds for one call; what takes longer is an operation
@@ -46,7 +47,7 @@ class VertexClient:
         """Calls the EndpointService, likewise."""
         return self._call("EndpointService", method, request)
 
-    def wait(self, operation: Any, what: str, keep: Callable[[], None]) -> Any:
+    def wait(self, operation: Any, what: str, keep: Keep) -> Any:
         """Waits for an operation; returns its response.
 
         Args:

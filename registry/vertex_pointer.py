@@ -5,10 +5,10 @@ overtaken moves nothing. A version is deployed before it gets traffic, and undep
 it. The aliases `live`, `canary`, `previous` and `default` follow, for people and for other tools.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from registry.interface import RegistryError, Traffic
+from registry.parts import Keep
 from registry.vertex_client import VertexClient
 from registry.vertex_settings import Names, VertexSettings
 
@@ -19,25 +19,17 @@ LIVE_LABEL, CANARY_LABEL, FENCE_LABEL = "cortexflow_live", "cortexflow_canary", 
 class VertexPointer:
     """Which versions of one model answer at one endpoint."""
 
-    def __init__(
-        self,
-        client: VertexClient,
-        names: Names,
-        settings: VertexSettings,
-        keep: Callable[[], None],
-    ):
+    def __init__(self, client: VertexClient, names: Names, settings: VertexSettings):
         """Asks nothing yet.
 
         Args:
             client: of the location.
             names: of the model and endpoint.
             settings: machines and container.
-            keep: called while a deployment is waited for, to keep the lock alive.
         """
         self._client = client
         self._names = names
         self._settings = settings
-        self._keep = keep
 
     def read(self) -> Traffic:
         """Returns who answers, by the split; nobody where there is no endpoint or no traffic.
@@ -55,22 +47,20 @@ class VertexPointer:
         endpoint = self._endpoint()
         return frozenset(() if endpoint is None else self._deployed(endpoint))
 
-    def move(self, traffic: Traffic, ready: tuple[int, ...] = ()) -> None:
+    def move(self, traffic: Traffic, ready: tuple[int, ...], keep: Keep) -> None:
         """Deploys who shall answer, moves the split in one call, and finishes what follows.
 
-        Args:
-            traffic: who answers.
-            ready: versions that stay deployed if they are, so that going back needs no deployment.
+        What is in `ready` stays deployed if it is, so that going back needs no deployment.
 
         Raises:
             RegistryError: Vertex AI refused; who answers is then as it was.
         """
-        endpoint = self._endpoint() or self._create()
+        endpoint = self._endpoint() or self._create(keep)
         self._refuse_strangers(endpoint)
         wanted = [number for number in (traffic.live, traffic.canary) if number is not None]
         for number in wanted:
             if number not in self._deployed(endpoint):
-                self._deploy(number)
+                self._deploy(number, keep)
                 endpoint = self._endpoint()
         identifiers = {n: ids[0] for n, ids in self._deployed(endpoint).items() if n in wanted}
         split: dict[str, int] = {}
@@ -81,9 +71,9 @@ class VertexPointer:
         if traffic.canary is not None:
             labels[CANARY_LABEL] = str(traffic.canary)
             split[identifiers[traffic.canary]] = traffic.percent
-        self._keep()
+        keep()
         self._update(endpoint, labels, split)
-        self.tidy(ready)
+        self.tidy(ready, keep)
 
     def fence(self) -> None:
         """Gives the endpoint a new etag: who read the old one cannot move the split any more."""
@@ -92,7 +82,7 @@ class VertexPointer:
             count = int(endpoint.labels.get(FENCE_LABEL, "0")) + 1
             self._update(endpoint, dict(endpoint.labels) | {FENCE_LABEL: str(count)}, None)
 
-    def tidy(self, ready: tuple[int, ...] = ()) -> None:
+    def tidy(self, ready: tuple[int, ...], keep: Keep) -> None:
         """Lets the aliases say what the split says, and undeploys what has no role."""
         endpoint = self._endpoint()
         if endpoint is None:
@@ -100,19 +90,19 @@ class VertexPointer:
         traffic = self._traffic(endpoint)
         roles = {LIVE: traffic.live, DEFAULT: traffic.live, CANARY: traffic.canary}
         back = [number for number in ready if number not in (traffic.live, traffic.canary)]
-        self._mirror(roles | {PREVIOUS: back[0] if back else None})
+        self._mirror(roles | {PREVIOUS: back[0] if back else None}, keep)
         for number, identifiers in self._deployed(endpoint).items():
             kept = number in (traffic.live, traffic.canary, *back)
             # A deployment that outlived a crash may have doubled one: the first is used.
             for identifier in identifiers[1 if kept else 0 :]:
                 if not endpoint.traffic_split.get(identifier):
-                    self._keep()
+                    keep()
                     operation = self._client.endpoints(
                         "undeploy_model",
                         endpoint=endpoint.name,
                         deployed_model_id=identifier,
                     )
-                    self._client.wait(operation, f"undeploy version {number}", self._keep)
+                    self._client.wait(operation, f"undeploy version {number}", keep)
 
     def _traffic(self, endpoint: Any) -> Traffic:
         shares = {
@@ -162,18 +152,18 @@ class VertexPointer:
     def _endpoint(self) -> Any:
         return self._client.endpoints("get_endpoint", name=self._names.endpoint)
 
-    def _create(self) -> Any:
+    def _create(self, keep: Keep) -> Any:
         parent, _, identifier = self._names.endpoint.partition("/endpoints/")
-        self._keep()
+        keep()
         operation = self._client.endpoints(
             "create_endpoint",
             parent=parent,
             endpoint_id=identifier,
             endpoint={"display_name": self._model_id},
         )
-        return self._client.wait(operation, "create the endpoint", self._keep)
+        return self._client.wait(operation, "create the endpoint", keep)
 
-    def _deploy(self, number: int) -> None:
+    def _deploy(self, number: int, keep: Keep) -> None:
         settings = self._settings
         deployed = {
             "model": f"{self._names.model}@{number}",
@@ -185,11 +175,11 @@ class VertexPointer:
                 "max_replica_count": settings.max_replicas,
             },
         }
-        self._keep()
+        keep()
         operation = self._client.endpoints(
             "deploy_model", endpoint=self._names.endpoint, deployed_model=deployed
         )
-        self._client.wait(operation, f"deploy version {number}", self._keep)
+        self._client.wait(operation, f"deploy version {number}", keep)
 
     def _update(self, endpoint: Any, labels: dict[str, str], split: dict[str, int] | None) -> None:
         changed = {"name": endpoint.name, "etag": endpoint.etag, "labels": labels}
@@ -199,7 +189,7 @@ class VertexPointer:
             paths.append("traffic_split")
         self._client.endpoints("update_endpoint", endpoint=changed, update_mask={"paths": paths})
 
-    def _mirror(self, roles: dict[str, int | None]) -> None:
+    def _mirror(self, roles: dict[str, int | None], keep: Keep) -> None:
         """Gives each alias to the version with that role, and takes it from any other."""
         versions = self._client.models("list_model_versions", name=self._names.model)
         holders = {
@@ -216,7 +206,7 @@ class VertexPointer:
             elif number is None and holder is not None and alias != DEFAULT:
                 changes.setdefault(holder, []).append(f"-{alias}")
         for number, aliases in changes.items():
-            self._keep()
+            keep()
             self._client.models(
                 "merge_version_aliases",
                 name=f"{self._names.model}@{number}",

@@ -28,7 +28,7 @@ def registry(tmp_path):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(changes, "LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(lease, "TIMEOUT", 0.05)
 
 
 def left_by(registry, **fields):

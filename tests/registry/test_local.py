@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from crashes import WHY, model, push
 
-from registry import changes, lease, manifest
+from registry import lease, manifest
 from registry.interface import RegistryError, VerificationError
 from registry.local import LocalRegistry
 
@@ -318,7 +318,7 @@ def test_two_models_share_one_pointer_file(three, tmp_path):
 
 
 def test_other_processes_wait_for_the_lock(three, monkeypatch):
-    monkeypatch.setattr(changes, "LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(lease, "TIMEOUT", 0.05)
     with (
         lease.held(three.root / ".lock", "ann", 1),
         pytest.raises(RegistryError, match="Another change is under way.*held by ann on"),

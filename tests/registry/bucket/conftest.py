@@ -23,6 +23,4 @@ def time():
 @pytest.fixture
 def registry(gcs, time):
     gcs.restore("empty")
-    return BucketRegistry(
-        f"gs://{BUCKET}/registry", "student", client=client(gcs.host), clock=time.clock()
-    )
+    return BucketRegistry(f"gs://{BUCKET}/registry", "student", client=client(gcs.host), clock=time)

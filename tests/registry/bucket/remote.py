@@ -6,7 +6,8 @@ from pathlib import Path
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from registry.bucket_lock import SECONDS, Clock
+from registry.bucket_lock import SECONDS
+from registry.lease import Clock
 
 BUCKET = "models-under-test"
 WHY = {"reason": "test", "who": "tester"}
@@ -26,16 +27,16 @@ def push(registry, source: Path, **more):
     return registry.push(source, metrics={}, lineage={}, **WHY, **more)
 
 
-class Time:
+class Time(Clock):
     """A clock that only waiting moves."""
 
     def __init__(self):
         self.now = 1_000_000.0
 
-    def clock(self) -> Clock:
-        return Clock(lambda: self.now, self.wait)
+    def time(self) -> float:
+        return self.now
 
-    def wait(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         self.now += seconds
 
     def outlive_a_lease(self) -> None:

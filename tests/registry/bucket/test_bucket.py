@@ -129,9 +129,7 @@ def test_audit_finds_what_was_cut_off(three, gcs):
 def test_signs_and_asks_for_signatures(registry, gcs, time, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("s" * 64)
-    keyed = BucketRegistry(
-        registry.root, "student", Keys(signing=secret), client(gcs.host), time.clock()
-    )
+    keyed = BucketRegistry(registry.root, "student", Keys(signing=secret), client(gcs.host), time)
     push(keyed, model(tmp_path / "a", "a"))
     assert keyed.verify(1).number == 1
     push(registry, model(tmp_path / "b", "b"))
@@ -144,9 +142,7 @@ def test_signs_and_asks_for_signatures(registry, gcs, time, tmp_path):
 def test_nothing_is_pushed_that_could_never_go_live(registry, gcs, time, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("s" * 64)
-    checking = BucketRegistry(
-        registry.root, "student", Keys(verify=secret), client(gcs.host), time.clock()
-    )
+    checking = BucketRegistry(registry.root, "student", Keys(verify=secret), client(gcs.host), time)
     with pytest.raises(RegistryError, match="no signing key is set"):
         push(checking, model(tmp_path / "a", "a"))
     assert checking.versions() == ()
@@ -164,7 +160,7 @@ def test_fetches_a_verified_copy(three, tmp_path, monkeypatch):
 
 
 def test_models_under_one_prefix_share_the_pointer_file(three, gcs, time, tmp_path):
-    other = BucketRegistry(three.root, "teacher", client=client(gcs.host), clock=time.clock())
+    other = BucketRegistry(three.root, "teacher", client=client(gcs.host), clock=time)
     push(other, model(tmp_path / "t", "t"))
     assert (three.traffic(), other.traffic()) == (Traffic(3), Traffic(1))
 

@@ -33,7 +33,7 @@ def opened(gcs, time, death=None):
         f"gs://{BUCKET}/registry",
         "student",
         client=client(gcs.host, death),
-        clock=time.clock(),
+        clock=time,
     )
 
 
@@ -79,8 +79,8 @@ def test_who_was_overtaken_moves_nothing(gcs, time, tmp_path, registry):
     """A holder that is paused before it moves the pointer finds it fenced when it wakes."""
     for content in "ab":
         push(registry, model(tmp_path / content, content))
-    with registry._changes.held("sleeper") as change:
-        change.begin("promote", 1, "test", "sleeper", Traffic(1))
+    with registry.changes.held("sleeper") as change:
+        change.begin("promote", 1, "test", Traffic(1))
         pointer = client(gcs.host).bucket(BUCKET).blob("registry/models.config")
         pointer.reload()
         time.outlive_a_lease()
@@ -97,15 +97,15 @@ def test_who_was_overtaken_moves_nothing(gcs, time, tmp_path, registry):
 
 def test_waits_for_a_holder_and_takes_over_once_it_expired(gcs, time, registry):
     objects = Objects(f"gs://{BUCKET}/registry", client(gcs.host))
-    with bucket_lock.held(objects, ".lock", "first", clock=time.clock()) as first:
+    with bucket_lock.held(objects, ".lock", "first", clock=time) as first:
         held = json.loads(objects.read(".lock").content)
         assert held["who"] == "first"
         with (
             pytest.raises(TimeoutError, match="held by first on"),
-            bucket_lock.held(objects, ".lock", "second", timeout=5, clock=time.clock()),
+            bucket_lock.held(objects, ".lock", "second", timeout=5, clock=time),
         ):
             pass
-        with bucket_lock.held(objects, ".lock", "third", clock=time.clock()) as third:
+        with bucket_lock.held(objects, ".lock", "third", clock=time) as third:
             with pytest.raises(RegistryError, match="ended"):
                 first.check()
             third.check()
@@ -114,12 +114,12 @@ def test_waits_for_a_holder_and_takes_over_once_it_expired(gcs, time, registry):
 
 def test_a_lease_is_renewed_while_it_is_used(gcs, time, registry):
     objects = Objects(f"gs://{BUCKET}/registry", client(gcs.host))
-    with bucket_lock.held(objects, ".lock", "first", clock=time.clock()) as lease:
+    with bucket_lock.held(objects, ".lock", "first", clock=time) as lease:
         for _ in range(5):
-            time.wait(bucket_lock.SECONDS * 0.6)
+            time.sleep(bucket_lock.SECONDS * 0.6)
             lease.check()
         objects.write(".lock", b"{}")  # somebody took it by force
-        time.wait(bucket_lock.SECONDS * 0.6)
+        time.sleep(bucket_lock.SECONDS * 0.6)
         with pytest.raises(RegistryError, match="taken over"):
             lease.check()
     assert objects.read(".lock") is not None  # not ours to remove

@@ -51,5 +51,5 @@ def registry(gcs, settings, time):
         NAME,
         settings=settings,
         storage=client(gcs.host),
-        clock=time.clock(),
+        clock=time,
     )

@@ -213,7 +213,7 @@ def test_an_endpoint_of_another_model_is_not_taken(two, gcs, settings, time, tmp
             staging=settings.staging, emulator_host=settings.emulator_host, endpoint=NAME
         ),
         storage=client(gcs.host),
-        clock=time.clock(),
+        clock=time,
     )
     with pytest.raises(RegistryError, match="also serves another model"):
         push(other, model(tmp_path / "t", "t"))
@@ -250,7 +250,7 @@ def test_deploys_as_the_settings_say(gcs, settings, time, tmp_path):
         service_account="server@research.iam.gserviceaccount.com",
     )
     registry = VertexRegistry(
-        PROJECT, LOCATION, NAME, settings=chosen, storage=client(gcs.host), clock=time.clock()
+        PROJECT, LOCATION, NAME, settings=chosen, storage=client(gcs.host), clock=time
     )
     push(registry, model(tmp_path / "a", "a"))
     endpoint = registry.client.endpoints("get_endpoint", name=f"{PARENT}/endpoints/brain")
@@ -266,16 +266,16 @@ def test_deploys_as_the_settings_say(gcs, settings, time, tmp_path):
 def test_who_was_overtaken_moves_nothing(two, gcs, settings, time, monkeypatch):
     """A change that is paused just before it moves the split finds its etag stale."""
     other = VertexRegistry(
-        PROJECT, LOCATION, NAME, settings=settings, storage=client(gcs.host), clock=time.clock()
+        PROJECT, LOCATION, NAME, settings=settings, storage=client(gcs.host), clock=time
     )
-    move = two._pointer._update
+    move = two.parts.pointer._update
 
     def late(endpoint, labels, split):
         time.outlive_a_lease()
         other.set_traffic(2, 30, **WHY)
         move(endpoint, labels, split)
 
-    monkeypatch.setattr(two._pointer, "_update", late)
+    monkeypatch.setattr(two.parts.pointer, "_update", late)
     with pytest.raises(RegistryError, match="etag does not match"):
         two.promote(2, **WHY)
     assert other.traffic() == Traffic(1, 2, 30)

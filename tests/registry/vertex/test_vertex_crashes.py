@@ -47,7 +47,7 @@ def opened(gcs, settings, time, monkeypatch):
             NAME,
             settings=settings,
             storage=client(gcs.host, death),
-            clock=time.clock(),
+            clock=time,
         )
         if death is not None:
 
