@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,9 @@ def test_decisions_cited_in_code_exist():
     assert cited <= written
     index = (ROOT / "docs/README.md").read_text()
     assert all(f"[{number}](adr/{number}-" in index for number in written)
+
+
+def test_each_file_of_tests_has_a_name_of_its_own():
+    """Without packages pytest knows files by name alone, and says so only when it collects both."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
