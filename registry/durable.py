@@ -123,7 +123,7 @@ def copy(source: Path, target: Path) -> None:
     Raises:
         OSError: `source` is a symbolic link, or cannot be read or written; `target` exists.
     """
-    reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe is empty
     try:
         writer = system.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:

@@ -80,7 +80,7 @@ def check_model(folder: Path, sizes: Mapping[str, int]) -> None:
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a plain file; a symbolic link is an OSError."""
     digest = hashlib.sha256()
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()

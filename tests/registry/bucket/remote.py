@@ -7,6 +7,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
 from registry.bucket_lock import SECONDS
+from registry.interface import Traffic
 from registry.lease import Clock
 
 BUCKET = "models-under-test"
@@ -25,6 +26,18 @@ def model(folder: Path, content: str) -> Path:
 def push(registry, source: Path, **more):
     """Pushes with nothing to tell."""
     return registry.push(source, metrics={}, lineage={}, **WHY, **more)
+
+
+# Before it, so many versions, each of which was live; the change; who answers after it.
+CHANGES = {
+    "first push": (0, push, Traffic(1)),
+    "push": (2, push, Traffic(3)),
+    "promote": (2, lambda registry, _: registry.promote(1, **WHY), Traffic(1)),
+    "rollback": (2, lambda registry, _: registry.rollback(to=1, **WHY), Traffic(1)),
+    "set_traffic": (2, lambda registry, _: registry.set_traffic(1, 20, **WHY), Traffic(2, 1, 20)),
+    "gc": (4, lambda registry, _: registry.gc(1, **WHY), Traffic(4)),
+}
+LEFT = {"first push": [1], "push": [1, 2, 3], "gc": [3, 4]}  # other changes leave both versions
 
 
 class Time(Clock):

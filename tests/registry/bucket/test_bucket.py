@@ -4,7 +4,9 @@ import dataclasses
 import datetime
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.registry import app
 from registry import serving_config
 from registry.bucket import BucketRegistry
 from registry.interface import Registry, RegistryError, Traffic, VerificationError
@@ -139,6 +141,21 @@ def test_signs_and_asks_for_signatures(registry, gcs, time, tmp_path):
     assert keyed.promote(2, **WHY).number == 2
 
 
+def test_the_command_signs_in_a_bucket(registry, gcs, tmp_path, monkeypatch):
+    push(registry, model(tmp_path / "a", "a"))
+    (tmp_path / "secret").write_text("s" * 64)
+    monkeypatch.setenv("CORTEXFLOW_SIGNING_KEY_FILE", str(tmp_path / "secret"))
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.host)
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "test")
+    words = ["--registry", registry.root, "--name", "student"]
+    refused = CliRunner().invoke(app, ["verify", "1", *words])
+    assert isinstance(refused.exception, VerificationError)
+    said = CliRunner().invoke(app, ["sign", "1", *words], catch_exceptions=False).output
+    assert "version 1 is signed" in said
+    said = CliRunner().invoke(app, ["verify", "1", *words], catch_exceptions=False).output
+    assert "2 files are as pushed" in said
+
+
 def test_nothing_is_pushed_that_could_never_go_live(registry, gcs, time, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("s" * 64)
@@ -157,6 +174,20 @@ def test_fetches_a_verified_copy(three, tmp_path, monkeypatch):
     assert (tmp_path / "copy" / "variables" / "variables.index").read_text() == "index of a"
     with pytest.raises(RegistryError, match="exists already"):
         three.fetch(1, tmp_path / "copy")
+
+
+def test_a_fetched_copy_is_proved_before_it_appears(three, gcs, tmp_path):
+    assert three.uri(2) == f"gs://{BUCKET}/registry/student/2"
+    blob = client(gcs.host).bucket(BUCKET).blob("registry/student/2/saved_model.pb")
+    blob.upload_from_string("B")
+    with pytest.raises(VerificationError, match="was changed"):
+        three.fetch(2, tmp_path / "copies" / "2")
+    blob = client(gcs.host).bucket(BUCKET).blob("registry/student/manifests/1.json")
+    blob.upload_from_string(blob.download_as_bytes().replace(b"tester", b"nobody"))
+    for ask in (three.path, lambda number: three.fetch(number, tmp_path / "copies" / "1")):
+        with pytest.raises(VerificationError, match="was edited after it was pushed"):
+            ask(1)
+    assert list((tmp_path / "copies").iterdir()) == []
 
 
 def test_models_under_one_prefix_share_the_pointer_file(three, gcs, time, tmp_path):
