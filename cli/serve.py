@@ -28,7 +28,7 @@ EXAMPLES = """
   cortexflow serve --dry-run
 """
 
-# Threads of NumPy's linear algebra, which it starts when it is loaded. A server's products are small
+# Threads of NumPy's linear algebra, started when it is loaded. A server's products are small
 # and its cores are taken by requests: threads that wait for work by spinning take them away.
 _LINEAR_ALGEBRA = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 

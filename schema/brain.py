@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-GRID = 64  # side of the common grid; CSF fractions of real slices are the same at 64 and at 128
+from schema import bitmasks
+
+# Side of the common grid, 64; CSF fractions of real slices are the same at 64 and at 128.
+GRID = bitmasks.SIDE
 LEVELS = 256
 
 BRIGHT_QUANTILE = 0.98  # of the frame: bright tissue whatever the share of background
@@ -27,14 +30,16 @@ class Anatomy(NamedTuple):
 
     Attributes:
         hull: bool[N, GRID, GRID], the brain with its sulci and ventricles filled in.
+        lines: uint64[N, GRID], the same packed (`schema.bitmasks`).
         box: float32[N, 4], top, bottom, left, right of the hull in grid pixels; zeros if empty.
         histogram: int64[N, 256], grey levels inside the hull.
         white: float32[N], white-matter intensity in grey levels; 0 where the hull is empty.
-        csf: bool[N, GRID, GRID], fluid inside the hull.
-        ventricles: bool[N, GRID, GRID], compact central part of `csf`.
+        csf: uint64[N, GRID], fluid inside the hull, packed.
+        ventricles: uint64[N, GRID], compact central part of `csf`, packed.
     """
 
     hull: np.ndarray
+    lines: np.ndarray
     box: np.ndarray
     histogram: np.ndarray
     white: np.ndarray
@@ -52,10 +57,27 @@ def to_grid(images: np.ndarray) -> np.ndarray:
         float32[N, GRID, GRID] in [0, 255], not rounded.
     """
     count, height, width = images.shape
+    if images.dtype == np.uint8 and _halves(height) and _halves(width):
+        return _halved(images)
     levels = images.astype(np.float32)
     rows = levels if width == GRID else levels.reshape(-1, width) @ _weights(width).T
     rows = rows.reshape(count, height, GRID)
     return rows if height == GRID else _weights(height) @ rows
+
+
+def _halves(size: int) -> bool:
+    return size in (GRID, 2 * GRID, 4 * GRID)
+
+
+def _halved(images: np.ndarray) -> np.ndarray:
+    """Area average by sums of neighbours, which are exact: 16 pixels of 255 at most."""
+    sums = images
+    while sums.shape[1] > GRID:
+        sums = np.add(sums[:, ::2], sums[:, 1::2], dtype=np.uint16)
+    while sums.shape[2] > GRID:
+        sums = np.add(sums[:, :, ::2], sums[:, :, 1::2], dtype=np.uint16)
+    share = GRID * GRID / (images.shape[1] * images.shape[2])
+    return np.multiply(sums, np.float32(share), dtype=np.float32)
 
 
 @functools.lru_cache(maxsize=64)
@@ -82,14 +104,19 @@ def segment(grid: np.ndarray) -> Anatomy:
     Returns:
         The anatomy of each slice; empty masks and zeros for a black one.
     """
-    levels = (grid + 0.5).astype(np.uint8)  # 255.5 at most
+    levels = (grid + np.float32(0.5)).astype(np.uint8)  # 255.5 at most
     bright = quantile(histogram(levels), BRIGHT_QUANTILE)
-    hull = _fill(grid > (HULL_LEVEL * bright)[:, None, None])
+    bright *= HULL_LEVEL
+    lines = bitmasks.filled(bitmasks.pack(grid > bright[:, None, None]))
+    hull = bitmasks.unpack(lines).view(bool)
     inside = histogram(levels, hull)
     white = quantile(inside, WHITE_QUANTILE)
-    csf = hull & (grid < (CSF_LEVEL * white)[:, None, None])
-    box = _bounding_box(hull)
-    return Anatomy(hull, box, inside, white, csf, _opened(csf) & _centre(box))
+    csf = bitmasks.pack(grid < (CSF_LEVEL * white)[:, None, None])
+    csf &= lines
+    box = _bounding_box(lines)
+    ventricles = bitmasks.opened(csf)
+    ventricles &= _centre(box)
+    return Anatomy(hull, lines, box, inside, white, csf, ventricles)
 
 
 def histogram(levels: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
@@ -103,6 +130,9 @@ def histogram(levels: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         int64[N, 256].
     """
     count = len(levels)
+    if count == 1:
+        chosen = levels.ravel() if mask is None else levels[mask]
+        return np.bincount(chosen, minlength=LEVELS)[None]
     keys = levels + (np.arange(count, dtype=np.int64) * LEVELS)[:, None, None]
     chosen = keys.ravel() if mask is None else keys[mask]
     return np.bincount(chosen, minlength=count * LEVELS).reshape(count, LEVELS)
@@ -124,53 +154,32 @@ def quantile(counts: np.ndarray, q: float) -> np.ndarray:
 def quantiles(counts: np.ndarray, shares: Sequence[float]) -> list[np.ndarray]:
     """As `quantile`, for several shares: float32[N] for each."""
     cumulative = counts.cumsum(1)
-    whole = cumulative[:, -1:]
-    return [(cumulative >= np.ceil(share * whole)).argmax(1).astype(np.float32) for share in shares]
+    wanted = np.ceil(cumulative[:, -1] * np.array(shares)[:, None])
+    places = (cumulative >= wanted[:, :, None]).argmax(2)
+    return list(places.astype(np.float32))
 
 
-def _fill(mask: np.ndarray) -> np.ndarray:
-    """Adds what lies between the first and the last pixel of both its row and its column."""
-    columns = np.ascontiguousarray(mask.swapaxes(1, 2))
-    return _between(mask) & _between(columns).swapaxes(1, 2)
+def _bounding_box(lines: np.ndarray) -> np.ndarray:
+    profiles = np.empty((len(lines), 2, GRID), bool)
+    np.not_equal(lines, 0, out=profiles[:, 0])
+    columns = np.bitwise_or.reduce(lines, axis=1, keepdims=True)
+    profiles[:, 1] = bitmasks.bits(columns)
+    box = np.empty((len(lines), 2, 2), np.float32)
+    box[:, :, 0] = profiles.argmax(2)
+    box[:, :, 1] = GRID - profiles[:, :, ::-1].argmax(2)
+    box *= columns[:, :, None] != 0
+    return box.reshape(len(lines), 4)
 
 
-def _between(mask: np.ndarray) -> np.ndarray:
-    """What lies between the first and the last pixel of each line along the last axis."""
-    size = mask.shape[2]  # at most 255, so that places are bytes
-    first = mask.argmax(2).astype(np.uint8)[:, :, None]
-    last = (size - 1 - mask[:, :, ::-1].argmax(2)).astype(np.uint8)[:, :, None]
-    places = np.arange(size, dtype=np.uint8)
-    # A line without pixels has its first at 0 and its last at the end.
-    return (places >= first) & (places <= last) & mask.any(2)[:, :, None]
-
-
-def _opened(mask: np.ndarray) -> np.ndarray:
-    """Removes what is thinner than two grid pixels: fissures between the ventricles' horns."""
-    core = mask[:, 1:, 1:] & mask[:, :-1, 1:] & mask[:, 1:, :-1] & mask[:, :-1, :-1]
-    opened = np.zeros_like(mask)
-    for rows in (slice(1, None), slice(None, -1)):
-        for columns in (slice(1, None), slice(None, -1)):
-            opened[:, rows, columns] |= core
-    return opened
-
-
-def _bounding_box(mask: np.ndarray) -> np.ndarray:
-    box = np.zeros((len(mask), 4), np.float32)
-    for first, profile in ((0, mask.any(2)), (2, mask.any(1))):
-        box[:, first] = profile.argmax(1)
-        box[:, first + 1] = profile.shape[1] - profile[:, ::-1].argmax(1)
-    return box * mask.any((1, 2))[:, None]
+_PIXELS = np.arange(GRID, dtype=np.float32) + np.float32(0.5)
+_CENTRE = np.array([CENTRE_HEIGHT, CENTRE_WIDTH], np.float32)
 
 
 def _centre(box: np.ndarray) -> np.ndarray:
-    """Ellipse around the middle of the hull: bool[N, GRID, GRID]."""
-    pixels = np.arange(GRID, dtype=np.float32) + 0.5
-
-    def squared(low: np.ndarray, high: np.ndarray, share: float) -> np.ndarray:
-        half = np.maximum(high - low, 1) / 2 * share
-        return ((pixels - ((low + high) / 2)[:, None]) / half[:, None]) ** 2
-
-    top, bottom, left, right = box.T
-    vertical = squared(top, bottom, CENTRE_HEIGHT)[:, :, None]
-    horizontal = squared(left, right, CENTRE_WIDTH)[:, None, :]
-    return vertical + horizontal < 1
+    """Ellipse around the middle of the hull: uint64[N, GRID], packed."""
+    sides = box.reshape(len(box), 2, 2)
+    low, high = sides[:, :, 0], sides[:, :, 1]
+    half = np.maximum(high - low, 1) / 2 * _CENTRE
+    distance = (_PIXELS - ((low + high) / 2)[:, :, None]) / half[:, :, None]
+    distance *= distance
+    return bitmasks.pack(distance[:, 0, :, None] + distance[:, 1, None, :] < 1)

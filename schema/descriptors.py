@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from schema import brain
+from schema import bitmasks, brain
 from schema.brain import GRID
 
 PIXELS_AT_ONCE = 1_000_000  # float32 working arrays of 4 MB at most: they stay in the cache
@@ -104,6 +104,8 @@ def measure(images: np.ndarray | Sequence[np.ndarray]) -> Measured:
     columns = np.zeros((len(NAMES), len(images)), np.float32)
     grids = np.zeros((len(images), GRID, GRID), np.float32)
     for chosen, grid in _grids(images):
+        if len(chosen) == len(images):
+            return Measured(dict(zip(NAMES, _describe(grid), strict=True)), grid)
         columns[:, chosen] = _describe(grid)
         grids[chosen] = grid
     return Measured(dict(zip(NAMES, columns, strict=True)), grids)
@@ -153,28 +155,29 @@ def _describe(grid: np.ndarray) -> np.ndarray:
         **_fluid(anatomy),
         **_symmetry(grid),
     }
-    columns = np.empty((len(NAMES), len(grid)), np.float32)
-    for column, name in zip(columns, NAMES, strict=True):
-        column[:] = measured[name]
-    return columns
+    return np.array([measured[name] for name in NAMES], np.float32)
+
+
+_PIXELS = np.arange(GRID, dtype=np.float32) + np.float32(0.5)
+# float32[GRID, 2]: pixels of a row, and the sum of their places.
+_MOMENTS = np.stack([np.ones_like(_PIXELS), _PIXELS], 1)
 
 
 def _geometry(anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
-    rows = anatomy.hull.sum(2, dtype=np.float32)
-    columns = anatomy.hull.sum(1, dtype=np.float32)
-    area = rows.sum(1)
-    pixels = np.arange(GRID, dtype=np.float32) + 0.5
+    moments = anatomy.hull.astype(np.float32) @ _MOMENTS
+    rows = moments[:, :, 0]
+    area, across = np.add.reduce(moments, axis=1).T
     top, bottom, left, right = anatomy.box.T
     # A pixel row cut by the middle counts for the parts on its two sides, so that the value does
     # not jump when the hull grows by one row.
-    side = np.minimum(np.maximum(2 * (((top + bottom) / 2)[:, None] - pixels), -1), 1)
+    side = np.minimum(np.maximum(2 * (((top + bottom) / 2)[:, None] - _PIXELS), -1), 1)
     return {
         "foreground_fraction": area / GRID**2,
-        "centroid_x": _ratio(columns @ pixels, area * GRID, empty=0.5),
-        "centroid_y": _ratio(rows @ pixels, area * GRID, empty=0.5),
+        "centroid_x": _ratio(across, area * GRID, empty=0.5),
+        "centroid_y": _ratio(rows @ _PIXELS, area * GRID, empty=0.5),
         "bbox_height": (bottom - top) / GRID,
         "bbox_width": (right - left) / GRID,
-        "taper": _ratio((rows * side).sum(1), area),
+        "taper": _ratio(_products(rows, side), area),
     }
 
 
@@ -182,52 +185,54 @@ def _intensities(grid: np.ndarray, anatomy: brain.Anatomy) -> dict[str, np.ndarr
     edge = GRID // 8
     rows = grid[:, :edge] + grid[:, -edge:]
     corners = rows[:, :, :edge] + rows[:, :, -edge:]
-    centre = slice(GRID // 2 - edge, GRID // 2 + edge)
-    low, middle, high = brain.quantiles(anatomy.histogram, (0.05, 0.50, 0.95))
+    middle = slice(GRID // 2 - edge, GRID // 2 + edge)
+    centre = np.add.reduce(grid[:, middle, middle], axis=(1, 2)) / (4 * edge**2)
+    low, median, high = brain.quantiles(anatomy.histogram, (0.05, 0.50, 0.95))
     return {
         "brain_q05": low / 255,
-        "brain_q50": middle / 255,
+        "brain_q50": median / 255,
         "brain_q95": high / 255,
-        "corner_intensity": corners.mean((1, 2)) / 4 / 255,
+        "corner_intensity": np.add.reduce(corners, axis=(1, 2)) / (4 * edge**2 * 255),
         "white_matter": anatomy.white / 255,
-        "centre_brightness": _ratio(grid[:, centre, centre].mean((1, 2)), anatomy.white),
+        "centre_brightness": _ratio(centre, anatomy.white),
     }
 
 
 def _texture(grid: np.ndarray, anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
-    interior = _eroded(anatomy.hull).astype(np.float32)
-    count = interior.sum((1, 2))
+    eroded = bitmasks.eroded(anatomy.lines)
+    count = bitmasks.area(eroded)
+    # Rows one behind another: differences that run over the end of a row lie outside of `interior`.
+    flat = grid.reshape(len(grid), GRID * GRID)
+    inner = slice(GRID + 1, -GRID - 1)
+    interior = bitmasks.unpack(eroded).reshape(flat.shape)[:, inner].astype(np.float32)
     # Second difference along both axes: blind to edges and planes, and of variance 36 sigma² for
     # white noise (Immerkær 1996, Computer Vision and Image Understanding 64:300).
-    second = grid[:, 2:] - 2 * grid[:, 1:-1] + grid[:, :-2]
-    residual = second[:, :, 2:] - 2 * second[:, :, 1:-1] + second[:, :, :-2]
-    vertical = grid[:, 2:, 1:-1] - grid[:, :-2, 1:-1]
-    horizontal = grid[:, 1:-1, 2:] - grid[:, 1:-1, :-2]
+    second = flat[:, 2 * GRID :] - 2 * flat[:, GRID:-GRID]
+    second += flat[:, : -2 * GRID]
+    residual = second[:, 2:] - 2 * second[:, 1:-1]
+    residual += second[:, :-2]
     residual *= interior
-    vertical *= interior
-    horizontal *= interior
+    vertical = flat[:, 2 * GRID + 1 : -1] - flat[:, 1 : -2 * GRID - 1]
+    horizontal = flat[:, GRID + 2 : -GRID] - flat[:, GRID : -GRID - 2]
+    vertical *= vertical
+    horizontal *= horizontal
+    vertical += horizontal
     noise = _ratio(_products(residual, residual), 36 * count)
-    slope = _products(vertical, vertical) + _products(horizontal, horizontal)
-    slope = _ratio(slope, 4 * count)  # differences over two pixels
-    share = anatomy.histogram.reshape(-1, 64, 4).sum(2)
-    share = _ratio(share, share.sum(1, keepdims=True))
+    slope = _ratio(_products(vertical, interior), 4 * count)  # differences over two pixels
+    share = np.add.reduce(anatomy.histogram.reshape(-1, 64, 4), axis=2)
+    share = _ratio(share, np.add.reduce(share, axis=1, keepdims=True))
+    logarithm = np.log2(np.where(share > 0, share, 1))
     return {
         "high_frequency_energy": _ratio(np.sqrt(noise), anatomy.white),
         "gradient_energy": _ratio(np.sqrt(slope), anatomy.white),
-        "entropy": -(share * np.log2(np.where(share > 0, share, 1))).sum(1),
+        "entropy": -_products(share, logarithm),
     }
 
 
-def _eroded(mask: np.ndarray) -> np.ndarray:
-    """Pixels whose 3×3 neighbourhood lies inside: bool[N, GRID - 2, GRID - 2]."""
-    rows = mask[:, 2:] & mask[:, 1:-1] & mask[:, :-2]
-    return rows[:, :, 2:] & rows[:, :, 1:-1] & rows[:, :, :-2]
-
-
 def _fluid(anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
-    area = anatomy.hull.sum((1, 2))
-    csf = _ratio(anatomy.csf.sum((1, 2)), area)
-    ventricles = _ratio(anatomy.ventricles.sum((1, 2)), area)
+    area = bitmasks.area(anatomy.lines)
+    csf = _ratio(bitmasks.area(anatomy.csf), area)
+    ventricles = _ratio(bitmasks.area(anatomy.ventricles), area)
     return {
         "csf_fraction": csf,
         "ventricle_fraction": ventricles,
@@ -237,19 +242,24 @@ def _fluid(anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
 
 def _symmetry(grid: np.ndarray) -> dict[str, np.ndarray]:
     """Mean, deviation, and Pearson correlation with the mirrors; 1 for a constant image."""
-    mean = grid.mean((1, 2))
-    centred = grid - mean[:, None, None]
-    power = _products(centred, centred)
+    flat = grid.reshape(len(grid), GRID * GRID)
+    mean = np.add.reduce(flat, axis=1) / GRID**2
+    flat = flat - mean[:, None]
+    centred = flat.reshape(grid.shape)
+    power = _products(flat, flat)
+    across = _products(flat, centred[:, :, ::-1].reshape(flat.shape))
+    down = _products(flat, centred[:, ::-1].reshape(flat.shape))
     return {
         "mean": mean / 255,
         "std": np.sqrt(power / GRID**2) / 255,
-        "symmetry_left_right": _ratio(_products(centred, centred[:, :, ::-1]), power, empty=1.0),
-        "symmetry_up_down": _ratio(_products(centred, centred[:, ::-1]), power, empty=1.0),
+        "symmetry_left_right": _ratio(across, power, empty=1.0),
+        "symmetry_up_down": _ratio(down, power, empty=1.0),
     }
 
 
 def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.einsum("nij,nij->n", a, b)
+    """Sum of products along the last axis: [N, K] each → [N]."""
+    return (a[:, None, :] @ b[:, :, None])[:, 0, 0]
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, empty: float = 0.0) -> np.ndarray:

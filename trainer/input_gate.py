@@ -13,6 +13,7 @@ is kept are means, covariances and subspaces over many people; no person's image
 `trainer.input_gate_fit` fits it; nothing here or there needs TensorFlow.
 """
 
+import functools
 import io
 import json
 import os
@@ -21,7 +22,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,12 +140,21 @@ def thumbnails(grids: NDArray[np.floating]) -> Images:
     Returns:
         float64[N, SIDE²].
     """
-    part = GRID // SIDE
-    small = grids.reshape(len(grids), SIDE, part, SIDE, part).mean((2, 4), dtype=np.float64)
+    small = _SHRINK @ grids.astype(np.float64) @ _SHRINK.T
     flat = small.reshape(len(grids), SIDE * SIDE)
-    flat = flat - flat.mean(1, keepdims=True)
-    contrast = np.sqrt(np.mean(flat**2, 1, keepdims=True))
-    return flat / np.maximum(contrast, CONTRAST_FLOOR)
+    flat -= np.add.reduce(flat, axis=1, keepdims=True) / SIDE**2
+    contrast = np.sqrt(_squares(flat) / SIDE**2)
+    flat /= np.maximum(contrast, CONTRAST_FLOOR)[:, None]
+    return flat
+
+
+# float64[SIDE, GRID]: means of neighbouring pixels; a power of two, so that they are exact.
+_SHRINK = np.repeat(np.eye(SIDE), GRID // SIDE, axis=1) / (GRID // SIDE)
+
+
+def _squares(values: Images) -> Images:
+    """Sums of squares along the last axis: float64[N, K] → float64[N]."""
+    return (values[:, None, :] @ values[:, :, None])[:, 0, 0]
 
 
 def table(descriptors: Mapping[str, NDArray[np.floating]]) -> Images:
@@ -159,7 +169,15 @@ def table(descriptors: Mapping[str, NDArray[np.floating]]) -> Images:
             f"The input gate needs every descriptor of schema.descriptors (missing: {missing}). "
             "Measure them with the code that the model was trained with."
         )
-    return np.stack([np.asarray(descriptors[name], np.float64) for name in NAMES], 1)
+    return np.array([descriptors[name] for name in NAMES], np.float64).T
+
+
+class _Wide(NamedTuple):
+    """What scoring multiplies by, as float64 and laid out for it, so that no call converts it."""
+
+    template: Images
+    components: Images
+    discriminants: Images
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,12 +224,11 @@ class InputGate:
         """
         values, small = table(descriptors), thumbnails(grids)
         scores = self.scores(values, small)
-        worst = scores.max(1, initial=-np.inf)
         return [
-            Verdict(True, float(worst[row]))
-            if worst[row] <= 1
+            Verdict(True, worst)
+            if worst <= 1
             else self._refusal(values[row], small[row], scores[row])
-            for row in range(len(values))
+            for row, worst in enumerate(scores.max(1, initial=-np.inf).tolist())
         ]
 
     def scores(self, values: Images, small: Images) -> Images:
@@ -226,17 +243,28 @@ class InputGate:
 
     def raw_scores(self, values: Images, small: Images) -> Images:
         """The scores in their own units: distance, log of the residual, log odds of turning."""
-        turned = small @ self.discriminants.T
-        return np.column_stack([self._distance(values), self._residual(small), turned])
+        raw = np.empty((len(values), len(self.limits)))
+        raw[:, 0] = self._distance(values)
+        raw[:, 1] = self._residual(small)
+        raw[:, 2:] = small @ self._wide.discriminants
+        return raw
+
+    @functools.cached_property
+    def _wide(self) -> "_Wide":
+        return _Wide(
+            self.template.astype(np.float64),
+            np.ascontiguousarray(self.components.T, np.float64),
+            np.ascontiguousarray(self.discriminants.T, np.float64),
+        )
 
     def _distance(self, values: Images) -> Images:
         standard = (values - self.mean) / self.deviation
-        return np.sqrt(np.maximum(np.einsum("ni,ni->n", standard @ self.precision, standard), 0))
+        squared = ((standard @ self.precision)[:, None, :] @ standard[:, :, None])[:, 0, 0]
+        return np.sqrt(np.maximum(squared, 0))
 
     def _residual(self, small: Images) -> Images:
-        centred = small - self.template
-        explained = centred @ self.components.T
-        left = np.einsum("ni,ni->n", centred, centred) - np.einsum("ni,ni->n", explained, explained)
+        centred = small - self._wide.template
+        left = _squares(centred) - _squares(centred @ self._wide.components)
         return np.log(np.maximum(left / centred.shape[1], 1e-9)) / 2
 
     def _refusal(self, values: Images, small: Images, scores: Images) -> Verdict:
