@@ -5,6 +5,7 @@ a label, so neither can anybody fill the memory with them.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,12 +25,23 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25, 0.5, 1, 2, 5, 10)
 
 
+class _Children(NamedTuple):
+    """The series that one version's requests of one code count in."""
+
+    requests: Counter
+    seconds: Histogram | None = None
+    images: Counter | None = None
+
+
 class Metrics:
     """All of a server's metrics."""
 
     def __init__(self, engine: Engine):
         disable_created_metrics()  # a series more for each, which nobody asks for
         self._registry = CollectorRegistry()
+        # To find a series by its labels takes longer than to count in it.
+        self._counted: dict[tuple[str, int | None, str], _Children] = {}
+        self._answered: dict[tuple[str, str], Counter] = {}
         self._requests = Counter(
             "cortexflow_requests",
             "Prediction requests by the version that answered and the code.",
@@ -69,11 +81,22 @@ class Metrics:
 
     def observe(self, observation: Observation) -> None:
         """Counts one prediction request."""
-        version = "" if observation.version is None else str(observation.version)
-        self._requests.labels(observation.model, version, observation.code).inc()
-        if observation.code == "ok":
-            self._seconds.labels(observation.model, version).observe(observation.seconds)
-            self._images.labels(observation.model, version).inc(observation.images)
+        key = (observation.model, observation.version, observation.code)
+        counted = self._counted.get(key)
+        if counted is None:
+            counted = self._counted[key] = self._children(*key)
+        counted.requests.inc()
+        if counted.seconds is not None and counted.images is not None:
+            counted.seconds.observe(observation.seconds)
+            counted.images.inc(observation.images)
+
+    def _children(self, model: str, number: int | None, code: str) -> "_Children":
+        version = "" if number is None else str(number)
+        requests = self._requests.labels(model, version, code)
+        if code != "ok":
+            return _Children(requests)
+        answered = (model, version)
+        return _Children(requests, self._seconds.labels(*answered), self._images.labels(*answered))
 
     def answered(self, protocol: str, status: str) -> None:
         """Counts one answer of a front.
@@ -82,7 +105,11 @@ class Metrics:
             protocol: `rest` or `grpc`.
             status: of HTTP, or the name of gRPC's.
         """
-        self._answers.labels(protocol, status).inc()
+        key = (protocol, status)
+        counted = self._answered.get(key)
+        if counted is None:
+            counted = self._answered[key] = self._answers.labels(*key)
+        counted.inc()
 
     def logged(self, written: int, dropped: int) -> None:
         """Counts records of the prediction log."""

@@ -14,16 +14,16 @@ import numpy as np
 
 from ingest.containers import JPEG_MAGIC, PNG_MAGIC
 from serving import jsonbody, logs, signatures
-from serving.buffered import Buffered, Hold
+from serving.buffered import Buffered
 from serving.config import Limits
-from serving.connections import EXTENSION, HEADERS
+from serving.connections import EXTENSION, HEADERS, LINES, Exchange
 from serving.errors import CODES, ServingError
 from serving.interface import Engine, Observation, Observer, PredictAnswer, PredictRequest
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.naming import NAME, request_id, worded
+from serving.reading import DisconnectedError, Reader, Receive
 
 Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _TARGET = rf"/v1/models/({NAME})(?:/versions/([0-9]+)|/labels/({NAME}))?"
@@ -33,10 +33,6 @@ _MAX_VERSION = 2**63 - 1
 _IMAGES = (b"image/png", b"image/jpeg", b"image/jpg")
 _MAGIC = (PNG_MAGIC, JPEG_MAGIC)
 LINGER_SECONDS = 1.0
-
-
-class DisconnectedError(Exception):
-    """The client hung up."""
 
 
 class Answer(NamedTuple):
@@ -87,13 +83,14 @@ class RestApp:
         """Answers one request; whatever it holds, with JSON."""
         if scope["type"] != "http":
             return
-        connection = scope.get("extensions", {}).get(EXTENSION)
+        exchange: Exchange | None = scope.get("extensions", {}).get(EXTENSION)
+        connection = exchange.connection if exchange else None
         if connection is not None:
             connection.running = asyncio.current_task()
         headers = dict(reversed(scope["headers"]))  # of a name given twice, the first
         identity = request_id(headers.get(b"x-request-id"))
         try:
-            answer = await self._answer(scope, headers, identity, receive)
+            answer = await self._answer(scope, headers, identity, receive, exchange)
         except DisconnectedError:
             self._metrics.answered("rest", "disconnected")
             return
@@ -112,10 +109,16 @@ class RestApp:
             if connection is not None:
                 connection.running = None
         self._metrics.answered("rest", str(answer.status))
-        await _send(answer, identity, receive, send)
+        if exchange is None or not _sent(exchange, answer, identity):
+            await _send(answer, identity, receive, send)
 
     async def _answer(
-        self, scope: Scope, headers: Mapping[bytes, bytes], identity: str, receive: Receive
+        self,
+        scope: Scope,
+        headers: Mapping[bytes, bytes],
+        identity: str,
+        receive: Receive,
+        exchange: Exchange | None,
     ) -> Answer:
         path, method = scope["path"], scope["method"]
         if path.startswith("/v1/models/"):
@@ -127,7 +130,8 @@ class RestApp:
                         "unimplemented", f"{found[4].capitalize()} is not offered; use :predict."
                     )
                 with self._buffered.hold() as hold:
-                    return await self._predict(target, headers, identity, receive, hold)
+                    reader = Reader(headers, receive, exchange, hold, self._limits)
+                    return await self._predict(target, reader, identity)
             if found := _STATUS.fullmatch(path):
                 _allow(method, "GET", "HEAD")
                 target = _target(*found.group(1, 2, 3))
@@ -141,16 +145,9 @@ class RestApp:
             "/metadata or :predict behind; also /healthz, /readyz and /metrics.",
         )
 
-    async def _predict(
-        self,
-        target: Target,
-        headers: Mapping[bytes, bytes],
-        identity: str,
-        receive: Receive,
-        hold: Hold,
-    ) -> Answer:
+    async def _predict(self, target: Target, reader: Reader, identity: str) -> Answer:
         try:
-            call = await self._call(headers, receive, hold)
+            call = await self._call(reader)
         except ServingError as problem:
             self._observer(
                 Observation(
@@ -179,9 +176,8 @@ class RestApp:
             raise worded(problem, *target) from None
         return _predictions(answer, call.columns)
 
-    async def _call(
-        self, headers: Mapping[bytes, bytes], receive: Receive, hold: Hold
-    ) -> signatures.Call:
+    async def _call(self, reader: Reader) -> signatures.Call:
+        headers = reader.headers
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind.startswith((b"image/", b"multipart/")) and kind not in _IMAGES:
             raise ServingError(
@@ -190,47 +186,12 @@ class RestApp:
             )
         if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
             raise ServingError("unsupported_media_type", "Bodies are not taken compressed.")
-        body = await self._body(headers, receive, hold)
+        body = await reader.read()
         if kind in _IMAGES or body.startswith(_MAGIC):  # curl's own type for a file is no type
             if not body:
                 raise ServingError("invalid_request", "The body is empty; send an image file.")
             return signatures.Call(signatures.IMAGES, [body], columns=False)
         return signatures.from_json(jsonbody.parse(body, self._limits), self._limits)
-
-    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive, hold: Hold) -> bytes:
-        """Reads the body within its limits; what is declared counts before it is there."""
-        declared = headers.get(b"content-length", b"")
-        expected = int(declared) if declared.isdigit() else 0
-        parts: list[bytes] = []
-        size = 0
-        try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                while True:
-                    self._check_size(max(expected, size))
-                    hold.grow_to(max(expected, size))
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise DisconnectedError
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if not message.get("more_body", False):
-                        break
-        except TimeoutError:
-            raise ServingError(
-                "request_timeout",
-                f"The body took more than {self._limits.body_seconds:g} s to arrive.",
-            ) from None
-        self._check_size(size)
-        hold.grow_to(size)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _check_size(self, size: int) -> None:
-        if size > self._limits.max_body_bytes:
-            raise ServingError(
-                "too_large",
-                f"The body is larger than {self._limits.max_body_bytes} bytes.",
-                details={"max_body_bytes": self._limits.max_body_bytes},
-            )
 
     def _status(self, target: Target) -> Answer:
         try:
@@ -351,6 +312,16 @@ def _refusal(problem: ServingError) -> Answer:
     # What is left of a body that was not read is not waited for.
     close = problem.code in ("too_large", "request_timeout", "overloaded", "unsupported_media_type")
     return Answer(CODES[problem.code][0], jsonbody.dump(document), headers, close=close)
+
+
+def _sent(exchange: Exchange, answer: Answer, identity: str) -> bool:
+    """Sends the common answer, JSON on a connection that stays, at once."""
+    if answer.close or answer.content_type != HEADERS[0][1]:
+        return False
+    lines = b"x-request-id: %b\r\n%b" % (identity.encode(), LINES)
+    for name, value in answer.headers:
+        lines += b"%b: %b\r\n" % (name, value)
+    return exchange.answer(answer.status, lines, answer.body)
 
 
 async def _send(answer: Answer, identity: str, receive: Receive, send: Send) -> None:

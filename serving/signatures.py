@@ -142,9 +142,10 @@ def _decoded(value: Any, index: int, limits: Limits) -> bytes:
             f"Instance {index} is larger than {limits.max_image_bytes} bytes.",
             details={"instance": index, "max_image_bytes": limits.max_image_bytes},
         )
+    if len(text) % 4:  # TF Serving takes base64 without its padding, too
+        text += "=" * (-len(text) % 4)
     try:
-        # TF Serving takes base64 without its padding, too.
-        return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+        return binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
         raise _invalid(
             f"Instance {index} is not base64 (RFC 4648 §4, without line breaks)"
