@@ -1,83 +1,23 @@
 """Requests that wait are computed together: a bounded queue and worker threads.
 
-A worker takes what is queued, admits and answers it, and hands all answers to the event loop in
-one call. Nobody waits for company: one request alone is taken at once. The queue is bounded in
-images, so that waiting is bounded in time; what does not fit is refused at once.
+A worker takes what is queued, admits it together, answers it, and hands each answer to the event
+loop as soon as it is there. Nobody waits for company: one request alone is taken at once. The queue
+is bounded in images, so that waiting is bounded in time; what does not fit is refused at once.
 """
 
 import asyncio
-import logging
-import math
 import threading
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from serving.computing import Group, Job, Result, Target, admit, answer, late
 from serving.config import BatchingSettings
 from serving.errors import ServingError
-from serving.loading import Admission, Admitted, Loaded
-from serving.runtime import Outputs, Runtime
 
 SMOOTHING = 0.1  # of the running mean of seconds per image
+SMALL_BYTES = 1 << 18  # of all images that one thread takes: above, decoding counts most
 RETRY_AFTER = (1.0, 30.0)  # seconds, least and most
-
-log = logging.getLogger(__name__)
-
-
-class Result(NamedTuple):
-    """One request's answer.
-
-    Attributes:
-        outputs: name → float32[N, C].
-        descriptors: name → float32[N], or None.
-    """
-
-    outputs: Outputs
-    descriptors: Mapping[str, NDArray[np.float32]] | None
-
-
-class Target(Protocol):
-    """A version that requests are meant for."""
-
-    @property
-    def loaded(self) -> Loaded | None:
-        """What answers; not None while a request is under way."""
-
-
-class Job:
-    """One request on its way through the queue.
-
-    Attributes:
-        target: the version that answers.
-        images: encoded.
-        deadline: `time.monotonic()` after which nobody waits.
-        future: resolves to a `Result` or a `ServingError`, on the event loop.
-        dropped: nobody waits any more; computing it would be waste.
-    """
-
-    __slots__ = ("deadline", "done", "dropped", "future", "images", "outcome", "target", "timer")
-
-    def __init__(
-        self,
-        target: Target,
-        images: Sequence[bytes],
-        deadline: float,
-        future: "asyncio.Future[Result]",
-        done: Callable[[], None],
-    ):
-        self.target = target
-        self.images = images
-        self.deadline = deadline
-        self.future = future
-        self.done = done
-        self.dropped = False
-        self.outcome: Result | ServingError | None = None
-        self.timer: asyncio.TimerHandle | None = None
 
 
 class Batcher:
@@ -94,6 +34,7 @@ class Batcher:
         self._jobs: deque[Job] = deque()
         self._waiting = 0
         self._ready = threading.Condition(threading.Lock())
+        self._admitting = threading.Lock()
         self._stopped = False
         self._seconds = 0.0  # per image and thread
         self._threads: list[threading.Thread] = []
@@ -160,7 +101,7 @@ class Batcher:
             done,
         )
         if job.deadline <= now:
-            raise _late()
+            raise late()
         with self._ready:
             # A request larger than the whole queue is served when nobody else waits.
             if self._waiting and self._waiting + len(images) > self._settings.queue:
@@ -183,18 +124,43 @@ class Batcher:
     # ------------------------------------------------------------------ in the threads
 
     def _work(self, worker: int) -> None:
+        while True:
+            # One thread admits at a time. Threads that want Python's lock in turns only hinder each
+            # other; meanwhile the others compute, and what arrives is admitted together.
+            with self._admitting:
+                jobs = self._take()
+                if not jobs:
+                    return
+                start = time.monotonic()
+                groups = admit(jobs) if _small(jobs) else None
+            if groups is None:  # decoding large images does not hold the lock
+                groups = admit(jobs)
+            if not self._answer(worker, jobs, groups):
+                return
+            each = (time.monotonic() - start) / sum(len(job.images) for job in jobs)
+            self._seconds += SMOOTHING * (each - self._seconds)
+            del jobs, groups  # while this thread waits, the answers are the event loop's alone
+
+    def _answer(self, worker: int, jobs: Sequence[Job], groups: Sequence[Group]) -> bool:
+        """Answers jobs as soon as each can be; says whether somebody is there to be told."""
+        admitted = {id(job) for group in groups for job in group.jobs}
+        if not self._tell([job for job in jobs if id(job) not in admitted]):
+            return False
+        for group in groups:
+            for part in group.parts():
+                answer(worker, part)
+                if not self._tell(part.jobs):
+                    return False
+        return True
+
+    def _tell(self, jobs: Sequence[Job]) -> bool:
         assert self._loop is not None
-        while jobs := self._take():
-            start = time.monotonic()
-            images = compute(worker, jobs)
-            if images:
-                each = (time.monotonic() - start) / images
-                self._seconds += SMOOTHING * (each - self._seconds)
+        if jobs:
             try:
                 self._loop.call_soon_threadsafe(self._finish, jobs)
             except RuntimeError:  # the loop was closed without `stop`: nobody is left to answer
-                return
-            del jobs  # while this thread waits, the answers are the event loop's alone
+                return False
+        return True
 
     def _take(self) -> list[Job]:
         """Waits for requests and takes all that wait, up to `max_batch` images; none at the end."""
@@ -223,79 +189,15 @@ class Batcher:
                 if isinstance(job.outcome, Result):
                     job.future.set_result(job.outcome)
                 else:
-                    job.future.set_exception(job.outcome or _late())
+                    job.future.set_exception(job.outcome or late())
             job.done()
 
 
 def _expire(job: Job) -> None:
     job.dropped = True
     if not job.future.done():
-        job.future.set_exception(_late())
+        job.future.set_exception(late())
 
 
-def _late() -> ServingError:
-    return ServingError(
-        "deadline_exceeded",
-        "The deadline passed before the answer was there. Send fewer images at once, or allow more "
-        "time.",
-    )
-
-
-def compute(worker: int, jobs: Sequence[Job]) -> int:
-    """Answers jobs, those of one version together; each ends with an outcome unless it is too late.
-
-    Args:
-        worker: number of the calling thread.
-        jobs: taken from the queue.
-
-    Returns:
-        How many images were looked at.
-    """
-    now = time.monotonic()
-    groups: dict[int, list[Job]] = {}
-    for job in jobs:
-        if not job.dropped and job.deadline > now:
-            groups.setdefault(id(job.target), []).append(job)
-    for group in groups.values():
-        try:
-            _answer(worker, group)
-        except Exception:
-            for job in group:  # one request's failure is not its neighbours'
-                try:
-                    _answer(worker, [job])
-                except Exception as error:
-                    _fail(job, error)
-    return sum(len(job.images) for group in groups.values() for job in group)
-
-
-def _fail(job: Job, error: Exception) -> None:
-    # Where and what kind, not the message: a decoder's may quote the file.
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    log.error("a request of %d image(s) failed: %s\n%s", len(job.images), type(error), frames)
-    job.outcome = ServingError("internal", "The model failed on this request. It was logged.")
-
-
-def _answer(worker: int, jobs: Sequence[Job]) -> None:
-    loaded = jobs[0].target.loaded
-    if loaded is None:
-        raise RuntimeError("a version was freed while a request was under way")
-    admission: Admission = loaded.admission
-    runtime: Runtime = loaded.runtime
-    passed: list[tuple[Job, Admitted]] = []
-    outcomes = admission.admit_many([job.images for job in jobs])
-    for job, outcome in zip(jobs, outcomes, strict=True):
-        if isinstance(outcome, ServingError):
-            job.outcome = outcome
-        else:
-            passed.append((job, outcome))
-    if not passed:
-        return
-    outputs = runtime.run(worker, [admitted for _, admitted in passed])
-    if not math.isfinite(sum(float(values.sum()) for values in outputs.values())):
-        raise FloatingPointError("an answer is not finite")
-    start = 0
-    for job, admitted in passed:
-        end = start + len(job.images)
-        rows = {name: values[start:end] for name, values in outputs.items()}
-        job.outcome = Result(rows, admitted.descriptors)
-        start = end
+def _small(jobs: Sequence[Job]) -> bool:
+    return sum(len(image) for job in jobs for image in job.images) <= SMALL_BYTES

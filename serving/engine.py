@@ -16,8 +16,9 @@ from registry.interface import RegistryError, Traffic
 from registry.local import LocalRegistry
 from registry.serving_config import ModelConfig
 from serving import heap
-from serving.batching import Batcher, Job, Result
+from serving.batching import Batcher
 from serving.canary import CanaryWatch, Pair
+from serving.computing import Job, Result
 from serving.config import ServerSettings
 from serving.errors import ServingError
 from serving.interface import (

@@ -76,6 +76,7 @@ class Runtime(Protocol):
         classes: names, in the order of the outputs.
         channels: of the images, 1 or 3.
         outputs: names of what `run` gives.
+        batches: several requests' images together take less time than one after another.
         cyclic: freeing it takes the cyclic garbage collector.
     """
 
@@ -85,6 +86,7 @@ class Runtime(Protocol):
     classes: Sequence[str]
     channels: int
     outputs: Sequence[str]
+    batches: bool
     cyclic: bool
 
     def run(self, worker: int, requests: Sequence[Images]) -> Outputs:

@@ -29,6 +29,7 @@ class LiteRT:
         LoadError: the file is damaged, or does not fit the card.
     """
 
+    batches = False
     cyclic = False
     outputs: Sequence[str] = ("probabilities",)
 

@@ -32,6 +32,7 @@ class SavedModel:
     golden = SAVED_MODEL
     tolerance = TOLERANCES[SAVED_MODEL]
     outputs: Sequence[str] = ("probabilities", "logits")
+    batches = True
     cyclic = True
 
     def __init__(self, folder: Path, card: Card | None, max_batch: int):

@@ -21,6 +21,8 @@ class Admitted(SimpleNamespace):
 class Scripted:
     """A version whose admission and runtime do what the images say, in words."""
 
+    batches = True
+
     def __init__(self):
         self.calls: list[list[bytes]] = []
         self.open = threading.Event()
@@ -191,6 +193,34 @@ def test_a_defect_is_logged_without_what_it_quotes(caplog):
     assert "break model" not in caplog.text
 
 
+def test_answers_that_gain_nothing_together_are_told_one_by_one():
+    async def session():
+        async with Queue() as queue:
+            queue.version.batches = False
+            first = await queue.block()
+            waiting = [queue.put(b"x"), queue.put(b"refuse"), queue.put(b"xx", b"xxx")]
+            queue.version.open.set()
+            assert await codes([first, *waiting]) == ["ok", "ok", "refused_image", "ok"]
+            assert queue.version.calls == [[b"first"], [b"x"], [b"xx", b"xxx"]]
+            assert queue.released == 4
+
+    asyncio.run(session())
+
+
+def test_threads_compute_beside_each_other_and_each_request_once():
+    async def session():
+        async with Queue(threads=3, max_batch=2, queue=1000) as queue:
+            asked = [queue.put(b"x" * n) for n in range(1, 301)]
+            found = [result.outputs["probabilities"] for result in await asyncio.gather(*asked)]
+            assert [int(values[0, 0]) for values in found] == list(range(1, 301))
+            assert sorted(len(image) for call in queue.version.calls for image in call) == list(
+                range(1, 301)
+            )
+            assert (queue.released, queue.batcher.queued) == (300, 0)
+
+    asyncio.run(session())
+
+
 def test_stopping_answers_everyone():
     async def session():
         queue = Queue()
@@ -206,10 +236,10 @@ def test_stopping_answers_everyone():
     asyncio.run(session())
 
 
-def test_observers_are_told_of_every_answer(registry):
+def test_observers_are_told_of_every_answer(registry, tmp_path):
     async def session():
         seen = []
-        async with running(registry) as engine:
+        async with running(registry, prediction_log=tmp_path / "log") as engine:
 
             def broken(_):
                 raise RuntimeError("an observer's defect")
