@@ -21,6 +21,7 @@ LEVELS = 256
 BRIGHT_QUANTILE = 0.98  # of the frame: bright tissue whatever the share of background
 HULL_LEVEL = 0.12  # of bright: above JPEG ringing in the background, below sulcal CSF
 WHITE_QUANTILE = 0.90  # of the hull: white matter, spared by a few saturated vessels
+SPREAD = (0.05, 0.50, 0.95)  # of the hull
 CSF_LEVEL = 0.435  # of white matter
 CENTRE_WIDTH, CENTRE_HEIGHT = 0.55, 0.60  # of the hull's half-axes: where ventricles lie
 
@@ -34,6 +35,7 @@ class Anatomy(NamedTuple):
         box: float32[N, 4], top, bottom, left, right of the hull in grid pixels; zeros if empty.
         histogram: int64[N, 256], grey levels inside the hull.
         white: float32[N], white-matter intensity in grey levels; 0 where the hull is empty.
+        spread: three of float32[N], 5 %, 50 % and 95 % quantiles inside the hull, grey levels.
         csf: uint64[N, GRID], fluid inside the hull, packed.
         ventricles: uint64[N, GRID], compact central part of `csf`, packed.
     """
@@ -43,6 +45,7 @@ class Anatomy(NamedTuple):
     box: np.ndarray
     histogram: np.ndarray
     white: np.ndarray
+    spread: Sequence[np.ndarray]
     csf: np.ndarray
     ventricles: np.ndarray
 
@@ -110,13 +113,13 @@ def segment(grid: np.ndarray) -> Anatomy:
     lines = bitmasks.filled(bitmasks.pack(grid > bright[:, None, None]))
     hull = bitmasks.unpack(lines).view(bool)
     inside = histogram(levels, hull)
-    white = quantile(inside, WHITE_QUANTILE)
+    white, *spread = quantiles(inside, (WHITE_QUANTILE, *SPREAD))
     csf = bitmasks.pack(grid < (CSF_LEVEL * white)[:, None, None])
     csf &= lines
     box = _bounding_box(lines)
     ventricles = bitmasks.opened(csf)
     ventricles &= _centre(box)
-    return Anatomy(hull, lines, box, inside, white, csf, ventricles)
+    return Anatomy(hull, lines, box, inside, white, spread, csf, ventricles)
 
 
 def histogram(levels: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:

@@ -148,11 +148,11 @@ def _grey(batch: np.ndarray) -> np.ndarray:
 def _describe(grid: np.ndarray) -> np.ndarray:
     """float32[N, GRID, GRID] → float32[len(DESCRIPTORS), N], in the order of `DESCRIPTORS`."""
     anatomy = brain.segment(grid)
+    white = _divisor(anatomy.white)
     measured = {
         **_geometry(anatomy),
-        **_intensities(grid, anatomy),
-        **_texture(grid, anatomy),
-        **_fluid(anatomy),
+        **_intensities(grid, anatomy, white),
+        **_texture(grid, anatomy, white),
         **_symmetry(grid),
     }
     return np.array([measured[name] for name in NAMES], np.float32)
@@ -171,36 +171,45 @@ def _geometry(anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
     # A pixel row cut by the middle counts for the parts on its two sides, so that the value does
     # not jump when the hull grows by one row.
     side = np.minimum(np.maximum(2 * (((top + bottom) / 2)[:, None] - _PIXELS), -1), 1)
+    whole = _divisor(area)
+    middle = 0.5 * (area == 0)
+    csf = bitmasks.area(anatomy.csf) / whole
+    ventricles = bitmasks.area(anatomy.ventricles) / whole
     return {
         "foreground_fraction": area / GRID**2,
-        "centroid_x": _ratio(across, area * GRID, empty=0.5),
-        "centroid_y": _ratio(rows @ _PIXELS, area * GRID, empty=0.5),
+        "centroid_x": across / (whole * GRID) + middle,
+        "centroid_y": rows @ _PIXELS / (whole * GRID) + middle,
         "bbox_height": (bottom - top) / GRID,
         "bbox_width": (right - left) / GRID,
-        "taper": _ratio(_products(rows, side), area),
+        "taper": _products(rows, side) / whole,
+        "csf_fraction": csf,
+        "ventricle_fraction": ventricles,
+        "sulcal_csf_fraction": csf - ventricles,
     }
 
 
-def _intensities(grid: np.ndarray, anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
+def _intensities(
+    grid: np.ndarray, anatomy: brain.Anatomy, white: np.ndarray
+) -> dict[str, np.ndarray]:
     edge = GRID // 8
     rows = grid[:, :edge] + grid[:, -edge:]
     corners = rows[:, :, :edge] + rows[:, :, -edge:]
     middle = slice(GRID // 2 - edge, GRID // 2 + edge)
     centre = np.add.reduce(grid[:, middle, middle], axis=(1, 2)) / (4 * edge**2)
-    low, median, high = brain.quantiles(anatomy.histogram, (0.05, 0.50, 0.95))
+    low, median, high = anatomy.spread
     return {
         "brain_q05": low / 255,
         "brain_q50": median / 255,
         "brain_q95": high / 255,
         "corner_intensity": np.add.reduce(corners, axis=(1, 2)) / (4 * edge**2 * 255),
         "white_matter": anatomy.white / 255,
-        "centre_brightness": _ratio(centre, anatomy.white),
+        "centre_brightness": centre / white,
     }
 
 
-def _texture(grid: np.ndarray, anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
+def _texture(grid: np.ndarray, anatomy: brain.Anatomy, white: np.ndarray) -> dict[str, np.ndarray]:
     eroded = bitmasks.eroded(anatomy.lines)
-    count = bitmasks.area(eroded)
+    count = _divisor(bitmasks.area(eroded))
     # Rows one behind another: differences that run over the end of a row lie outside of `interior`.
     flat = grid.reshape(len(grid), GRID * GRID)
     inner = slice(GRID + 1, -GRID - 1)
@@ -217,26 +226,15 @@ def _texture(grid: np.ndarray, anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
     vertical *= vertical
     horizontal *= horizontal
     vertical += horizontal
-    noise = _ratio(_products(residual, residual), 36 * count)
-    slope = _ratio(_products(vertical, interior), 4 * count)  # differences over two pixels
+    noise = _products(residual, residual) / (36 * count)
+    slope = _products(vertical, interior) / (4 * count)  # differences over two pixels
     share = np.add.reduce(anatomy.histogram.reshape(-1, 64, 4), axis=2)
-    share = _ratio(share, np.add.reduce(share, axis=1, keepdims=True))
+    share = share / _divisor(np.add.reduce(share, axis=1, keepdims=True))
     logarithm = np.log2(np.where(share > 0, share, 1))
     return {
-        "high_frequency_energy": _ratio(np.sqrt(noise), anatomy.white),
-        "gradient_energy": _ratio(np.sqrt(slope), anatomy.white),
+        "high_frequency_energy": np.sqrt(noise) / white,
+        "gradient_energy": np.sqrt(slope) / white,
         "entropy": -_products(share, logarithm),
-    }
-
-
-def _fluid(anatomy: brain.Anatomy) -> dict[str, np.ndarray]:
-    area = bitmasks.area(anatomy.lines)
-    csf = _ratio(bitmasks.area(anatomy.csf), area)
-    ventricles = _ratio(bitmasks.area(anatomy.ventricles), area)
-    return {
-        "csf_fraction": csf,
-        "ventricle_fraction": ventricles,
-        "sulcal_csf_fraction": csf - ventricles,
     }
 
 
@@ -249,11 +247,12 @@ def _symmetry(grid: np.ndarray) -> dict[str, np.ndarray]:
     power = _products(flat, flat)
     across = _products(flat, centred[:, :, ::-1].reshape(flat.shape))
     down = _products(flat, centred[:, ::-1].reshape(flat.shape))
+    whole, constant = _divisor(power), power == 0
     return {
         "mean": mean / 255,
         "std": np.sqrt(power / GRID**2) / 255,
-        "symmetry_left_right": _ratio(across, power, empty=1.0),
-        "symmetry_up_down": _ratio(down, power, empty=1.0),
+        "symmetry_left_right": across / whole + constant,
+        "symmetry_up_down": down / whole + constant,
     }
 
 
@@ -262,9 +261,6 @@ def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a[:, None, :] @ b[:, :, None])[:, 0, 0]
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray, empty: float = 0.0) -> np.ndarray:
-    """Divides where there is something to divide by; gives `empty` elsewhere."""
-    defined = denominator > 0
-    if defined.all():
-        return numerator / denominator
-    return np.where(defined, numerator / np.where(defined, denominator, 1), empty)
+def _divisor(values: np.ndarray) -> np.ndarray:
+    """Infinity in place of 0, so that a share of nothing is 0. Values are ≥ 0."""
+    return np.where(values > 0, values, np.inf)

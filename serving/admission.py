@@ -139,7 +139,9 @@ class Admission:
                 continue
             end = start + len(one)
             refused = _out_of_distribution(verdicts[start:end])
-            columns = {name: values[start:end] for name, values in measured.descriptors.items()}
+            columns = measured.descriptors
+            if len(one) < len(together):
+                columns = {name: values[start:end] for name, values in columns.items()}
             outcomes.append(refused or Admitted(one, columns))
             start = end
         return outcomes

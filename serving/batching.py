@@ -17,6 +17,7 @@ from serving.errors import ServingError
 
 SMOOTHING = 0.1  # of the running mean of seconds per image
 SMALL_BYTES = 1 << 18  # of all images that one thread takes: above, decoding counts most
+FEW = 8  # images that one thread takes where computing them together gains nothing
 RETRY_AFTER = (1.0, 30.0)  # seconds, least and most
 
 
@@ -163,7 +164,10 @@ class Batcher:
         return True
 
     def _take(self) -> list[Job]:
-        """Waits for requests and takes all that wait, up to `max_batch` images; none at the end."""
+        """Waits for requests and takes what waits, up to `max_batch` images; none at the end.
+
+        Where the runtime gains nothing by more, it takes a few, and leaves the others to others.
+        """
         with self._ready:
             while not self._jobs and not self._stopped:
                 self._ready.wait()
@@ -171,13 +175,18 @@ class Batcher:
             images = 0
             while self._jobs:
                 size = len(self._jobs[0].images)
-                if taken and images + size > self._settings.max_batch:
+                if taken and images + size > self._most(self._jobs[0]):
                     self._ready.notify()
                     break
                 taken.append(self._jobs.popleft())
                 images += size
             self._waiting -= images
             return taken
+
+    def _most(self, job: Job) -> int:
+        loaded = job.target.loaded
+        together = loaded is None or loaded.runtime.batches
+        return self._settings.max_batch if together else min(FEW, self._settings.max_batch)
 
     # ------------------------------------------------------------------ on the event loop
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ import uvicorn
 import uvloop
 
 from schema.errors import CortexflowError
-from serving import connections, logs
+from serving import connections, heap, logs
 from serving.buffered import Buffered
 from serving.config import ServerSettings
 from serving.interface import Engine, Observation
@@ -26,6 +27,9 @@ from serving.rest import RestApp
 
 KEEP_ALIVE_SECONDS = 75
 BACKLOG = 2048
+# For which a thread keeps Python's lock while another waits. By default 5 ms, in which several
+# requests are answered: the event loop and the model's threads would wait for each other that long.
+SWITCH_SECONDS = 0.001
 
 
 class ServerError(CortexflowError):
@@ -183,6 +187,8 @@ def run(
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logs.configure()
+    heap.keep_pages()
+    sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(ModelServer(settings, engine), announce))
 
