@@ -1,8 +1,9 @@
 """Requests that wait are computed together: a bounded queue and worker threads.
 
 A worker takes what is queued, admits it together, answers it, and hands each answer to the event
-loop as soon as it is there. Nobody waits for company: one request alone is taken at once. The queue
-is bounded in images, so that waiting is bounded in time; what does not fit is refused at once.
+loop as soon as it is there. Nobody waits for company: one request alone is taken at once, and where
+that takes a millisecond, by the event loop itself. The queue is bounded in images, so that waiting
+is bounded in time; what does not fit is refused at once.
 """
 
 import asyncio
@@ -14,10 +15,12 @@ from collections.abc import Callable, Sequence
 from serving.computing import Group, Job, Result, Target, admit, answer, late
 from serving.config import BatchingSettings
 from serving.errors import ServingError
+from serving.headers import plain_and_small
 
 SMOOTHING = 0.1  # of the running mean of seconds per image
 SMALL_BYTES = 1 << 18  # of all images that one thread takes: above, decoding counts most
 FEW = 8  # images that one thread takes where computing them together gains nothing
+TURNS = 4  # of the event loop: an answer is sent, and what came meanwhile is read, in fewer
 RETRY_AFTER = (1.0, 30.0)  # seconds, least and most
 
 
@@ -26,7 +29,7 @@ class Batcher:
 
     Args:
         settings: sizes.
-        threads: workers, numbered from 0.
+        threads: workers, numbered from 0; the event loop's own number follows theirs.
     """
 
     def __init__(self, settings: BatchingSettings, threads: int):
@@ -34,6 +37,8 @@ class Batcher:
         self._count = threads
         self._jobs: deque[Job] = deque()
         self._waiting = 0
+        self._under_way = 0  # requests, from `submit` until they are answered
+        self._turns = 0  # of the event loop, until it is known that nobody else is coming
         self._ready = threading.Condition(threading.Lock())
         self._admitting = threading.Lock()
         self._stopped = False
@@ -103,6 +108,12 @@ class Batcher:
         )
         if job.deadline <= now:
             raise late()
+        if self._alone(job):
+            self._under_way += 1
+            for group in admit([job]):
+                answer(self._count, group)
+            self._loop.call_soon(self._finish, [job])
+            return job
         with self._ready:
             # A request larger than the whole queue is served when nobody else waits.
             if self._waiting and self._waiting + len(images) > self._settings.queue:
@@ -110,8 +121,20 @@ class Batcher:
             self._jobs.append(job)
             self._waiting += len(images)
             self._ready.notify()
+        self._under_way += 1
         job.timer = self._loop.call_later(job.deadline - now, _expire, job)
         return job
+
+    def _alone(self, job: Job) -> bool:
+        """Whether a request is best computed at once, here.
+
+        To wake another thread and to be woken takes as long as half of a small image's answer. It
+        is worth it where others come meanwhile; here, nobody has come for some turns of the loop.
+        """
+        if self._under_way or self._turns or len(job.images) > 1:
+            return False
+        loaded = job.target.loaded
+        return loaded is not None and loaded.brief and plain_and_small(job.images[0])
 
     def _overloaded(self, images: int) -> ServingError:
         wait = self._waiting * self._seconds / self._count
@@ -191,6 +214,11 @@ class Batcher:
     # ------------------------------------------------------------------ on the event loop
 
     def _finish(self, jobs: Sequence[Job]) -> None:
+        self._under_way -= len(jobs)
+        if not self._under_way:
+            if not self._turns and self._loop is not None:
+                self._loop.call_soon(self._turn)
+            self._turns = TURNS
         for job in jobs:
             if job.timer is not None:
                 job.timer.cancel()
@@ -200,6 +228,11 @@ class Batcher:
                 else:
                     job.future.set_exception(job.outcome or late())
             job.done()
+
+    def _turn(self) -> None:
+        self._turns -= 1
+        if self._turns and self._loop is not None:
+            self._loop.call_soon(self._turn)
 
 
 def _expire(job: Job) -> None:

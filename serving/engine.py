@@ -62,7 +62,7 @@ class ServingEngine:
         self._content: bytes | None = None
         threads = settings.batching.threads or len(os.sched_getaffinity(0))
         self._batcher = Batcher(settings.batching, threads)
-        self._versions = Versions(Loader(settings, threads, admission).load, self._changed)
+        self._versions = Versions(Loader(settings, threads + 1, admission).load, self._changed)
         self._canaries = CanaryWatch(settings.canary, self._withdraw)
         self._observers: list[Observer] = [self._canaries]
         self._end_canary = end_canary or end_in_registry

@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import hashlib
 import logging
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +27,7 @@ from serving.runtime_litert import FILES, LiteRT
 from trainer import golden, input_gate
 
 GOLDEN, GATE = golden.FILE, input_gate.FILE
+BRIEF_SECONDS = 0.002
 SYNTHETIC = 64  # pixels, side of what warms a version that has no golden batch
 
 log = logging.getLogger(__name__)
@@ -56,11 +59,13 @@ class Loaded:
         runtime: answers.
         admission: decides what the runtime sees.
         note: what could not be checked, in words; empty when all was.
+        brief: one image takes `BRIEF_SECONDS` at most, so that the event loop may compute it.
     """
 
     runtime: Runtime
     admission: Admission
     note: str = ""
+    brief: bool = False
 
 
 def server_admission(
@@ -108,11 +113,12 @@ class Loader:
         files = _Files(registry.path(number), version)
         runtime = self._runtime(files)
         try:
-            note = self._check(runtime, files)
+            note, seconds = self._check(runtime, files)
             return Loaded(
                 runtime,
                 self._admission(self._settings.limits, runtime.channels, self._gate(files)),
                 note,
+                brief=not runtime.batches and seconds <= BRIEF_SECONDS,
             )
         except BaseException:
             runtime.close()
@@ -140,8 +146,12 @@ class Loader:
             return None
         return input_gate.parse(files.read(GATE))
 
-    def _check(self, runtime: Runtime, files: "_Files") -> str:
-        """Runs the golden batch, or a synthetic image, on every worker's share of the runtime."""
+    def _check(self, runtime: Runtime, files: "_Files") -> tuple[str, float]:
+        """Runs the golden batch, or a synthetic image, on every worker's share of the runtime.
+
+        Returns:
+            What could not be checked, in words, and the least seconds that an image took.
+        """
         images, wanted = None, None
         if GOLDEN in files:
             images, wanted = read_golden(files.read(GOLDEN), runtime.golden, runtime.channels)
@@ -149,12 +159,16 @@ class Loader:
             shape = (SYNTHETIC, SYNTHETIC) if runtime.channels == 1 else (SYNTHETIC, SYNTHETIC, 3)
             ramp = np.linspace(0, 255, int(np.prod(shape))).reshape(shape)
             images = [ramp.astype(np.uint8)]
+        seconds = math.inf
         for worker in range(self._workers):
+            start = time.perf_counter()
             answers = runtime.run(worker, [Pixels(images)])["probabilities"]
+            seconds = min(seconds, (time.perf_counter() - start) / len(images))
             compare(answers, wanted, (len(images), len(runtime.classes)), runtime.tolerance)
         if wanted is not None:
-            return ""
-        return f"no golden answers for {runtime.name}: warmed with a synthetic image, not checked"
+            return "", seconds
+        note = f"no golden answers for {runtime.name}: warmed with a synthetic image, not checked"
+        return note, seconds
 
 
 def read_golden(

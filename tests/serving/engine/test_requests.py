@@ -28,7 +28,8 @@ class Scripted:
         self.open = threading.Event()
         self.open.set()
         self.entered = threading.Event()
-        self.loaded = SimpleNamespace(admission=self, runtime=self)
+        self.loaded = SimpleNamespace(admission=self, runtime=self, brief=False)
+        self.threads: list[str] = []
 
     def admit_many(self, batches):
         if any(b"break admission" in images for images in batches):
@@ -41,6 +42,7 @@ class Scripted:
     def run(self, worker, requests):
         images = [image for request in requests for image in request.pixels]
         self.calls.append(images)
+        self.threads.append(threading.current_thread().name)
         self.entered.set()
         assert self.open.wait(10)
         if b"break model" in images:
@@ -203,6 +205,30 @@ def test_answers_that_gain_nothing_together_are_told_one_by_one():
             assert await codes([first, *waiting]) == ["ok", "ok", "refused_image", "ok"]
             assert queue.version.calls == [[b"first"], [b"x"], [b"xx", b"xxx"]]
             assert queue.released == 4
+
+    asyncio.run(session())
+
+
+def test_the_event_loop_computes_a_small_image_when_nobody_else_asks():
+    async def session():
+        async with Queue() as queue:
+            queue.version.loaded.brief = True
+            loop = threading.current_thread().name
+            for _ in range(2):
+                assert await queue.put(IMAGES[0])
+                await asyncio.sleep(0.01)
+            assert await codes([queue.put(b"refuse")]) == ["refused_image"]
+            await asyncio.sleep(0.01)
+            together = [queue.put(IMAGES[0]) for _ in range(3)]
+            several = queue.put(IMAGES[0], IMAGES[1])
+            assert await codes([*together, several]) == ["ok"] * 4
+            assert await queue.put(IMAGES[0])  # at once after another's answer
+            await asyncio.sleep(0.01)
+            assert await queue.put(b"x")  # no image that is known to be small
+            here = [name == loop for name in queue.version.threads]
+            assert here[:3] == [True] * 3
+            assert not any(here[3:])
+            assert (queue.released, queue.batcher.queued) == (9, 0)
 
     asyncio.run(session())
 
