@@ -6,7 +6,6 @@ What is said of a refused image is made of fixed words and of numbers measured o
 byte of the file and no message of its decoder is in it, since both may carry a person's name.
 """
 
-import io
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from PIL import Image
 from ingest.containers import JPEG_MAGIC, ReasonCode
 from ingest.images import ImageLimits, Quarantined, read_image
 from schema import descriptors as schema_descriptors
+from serving import preprocessing
 from serving.config import Limits
 from serving.errors import ServingError
 
@@ -70,7 +70,7 @@ class Admitted:
 
     def encoded(self) -> list[bytes]:
         """The pixels as PNG files, 8 bits, without metadata: for what takes encoded images."""
-        return [_encode(pixels) for pixels in self.pixels]
+        return [preprocessing.stored(pixels) for pixels in self.pixels]
 
 
 class Admission:
@@ -218,9 +218,3 @@ def _out_of_distribution(verdicts: Sequence[Any]) -> ServingError | None:
 def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Grey as training data is described (`schema.descriptors.decode`)."""
     return pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
-
-
-def _encode(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

@@ -9,11 +9,15 @@ in training. A test holds both to equal bytes.
 import functools
 import io
 import math
+import struct
+import zlib
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from ingest.containers import PNG_MAGIC
 
 SCALE = np.float32(1.0 / 255.0)  # a factor, as in trainer.preprocessing
 
@@ -54,6 +58,20 @@ def encode(pixels: Levels) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def stored(pixels: Levels) -> bytes:
+    """As `encode`, not compressed: a tenth of its time, for a decoder in the same process."""
+    height, width = pixels.shape[:2]
+    rows = np.zeros((height, 1 + pixels[0].size), np.uint8)  # each begins with its filter: none
+    rows[:, 1:] = pixels.reshape(height, -1)
+    colour = 0 if pixels.ndim == 2 else 2
+    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 0)), (b"IEND", b""))
+    return PNG_MAGIC + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
 
 
 def preprocess(pixels: Levels, size: int) -> NDArray[np.float32]:

@@ -48,7 +48,7 @@ class Pixels:
 
     def encoded(self) -> list[bytes]:
         """The same as PNG files."""
-        return [preprocessing.encode(pixels) for pixels in self.pixels]
+        return [preprocessing.stored(pixels) for pixels in self.pixels]
 
 
 @dataclasses.dataclass(frozen=True)

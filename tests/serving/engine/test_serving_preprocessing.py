@@ -62,3 +62,15 @@ def test_decodes_png_and_jpeg_alone():
     Image.fromarray(smooth(32)).save(buffer, "GIF")
     with pytest.raises(OSError, match="cannot identify"):
         preprocessing.decode(buffer.getvalue(), 1)
+
+
+@pytest.mark.parametrize("shape", [(17, 33), (64, 64), (21, 16, 3)])
+def test_stored_pixels_are_decoded_as_they_were(shape):
+    import tensorflow as tf
+
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    file = preprocessing.stored(pixels)
+    channels = 1 if len(shape) == 2 else 3
+    np.testing.assert_array_equal(preprocessing.decode(file, channels), pixels)
+    decoded = tf.io.decode_png(file, channels).numpy()
+    np.testing.assert_array_equal(decoded.reshape(shape), pixels)
