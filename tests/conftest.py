@@ -19,3 +19,9 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data and golden numbers are absent ({folder.name}/ beside the project)")
     return folder
+
+
+def pytest_collection_modifyitems(items):
+    """Whole runs of the pipeline first: a file stays on one worker, and the longest would else be
+    started last and leave the other workers idle."""
+    items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / "pipeline"))
