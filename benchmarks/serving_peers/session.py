@@ -184,17 +184,32 @@ def measure(
     """
     body = servers.tf_serving(all_running[0].images[0], version.model).body
     rows: list[dict[str, Any]] = []
+    left = list(all_running)
     for turn in range(rounds):
         for name, each in floor(version, body, folder, seconds / 2).items():
             rows.append({"round": turn, "server": f"{FLOOR}: {name}", "connections": 0, **each})
-        for running in all_running:
+        for running in list(left):
             key = f"{running.server.name}, {running.server.kind}"
-            running.thaw()
-            running.load(CONNECTIONS[1], WARM_SECONDS)
-            for connections in CONNECTIONS:
-                found = running.load(connections, seconds)
-                about = {"round": turn, "server": key, "connections": connections}
-                rows.append({**about, **found, "mib": running.process.memory()})
-            running.process.freeze()
+            about = {"round": turn, "server": key}
+            try:
+                rows += [about | row for row in _turn(running, seconds)]
+            except (RuntimeError, OSError) as error:
+                # A peer that dies while the others have their turn keeps what it has shown.
+                left.remove(running)
+                tell(f"[round {turn + 1}/{rounds}] {key} is left out from here: {error}")
+                continue
             tell(f"[round {turn + 1}/{rounds}] {key}: {rows[-2]['rate']:.0f}/s at 8")
+    return rows
+
+
+def _turn(running: Running, seconds: float) -> list[dict[str, Any]]:
+    """One server's turn: a row for each number of connections."""
+    running.thaw()
+    running.load(CONNECTIONS[1], WARM_SECONDS)
+    rows = [
+        {"connections": connections, **running.load(connections, seconds)}
+        | {"mib": running.process.memory()}
+        for connections in CONNECTIONS
+    ]
+    running.process.freeze()
     return rows
