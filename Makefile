@@ -19,9 +19,10 @@ UV ?= $(or $(and $(filter $(basename $(UV_VERSION)).%,$(word 2,$(shell uv --vers
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/cert.pem),1,0)
 
 # Two workers suit two cores; TensorFlow's own threads fill what they leave. A file's tests stay
-# on one worker, so that what they share (a trained model, an imported dataset) is made once.
+# on one worker, so that what they share (a trained model, an imported dataset) is made once. Files go
+# out in the order of collection, the longest first (tests/conftest.py), not by how many tests they hold.
 WORKERS ?= 2
-PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test test-all: export CUDA_VISIBLE_DEVICES := -1
 test test-all: export TF_CPP_MIN_LOG_LEVEL := 3
