@@ -8,10 +8,8 @@ Pictures are drawn in integers and packed by a PNG writer of our own, without co
 they are the same bytes on every machine. Reading needs neither TensorFlow nor Keras.
 """
 
-import io
 import os
 import struct
-import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import numpy as np
 from schema import descriptors
 from schema.errors import CortexflowError
 from trainer import input_gate
+from trainer.arrays import unpack
 
 FILE = "golden.npz"
 SAVED_MODEL, FLOAT, INT8 = "probabilities", "float", "int8"  # whose answers, by array
@@ -166,57 +165,28 @@ def parse(content: bytes) -> Golden:
         GoldenError: it is not what `record` writes.
     """
     try:
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES >> 20} MiB")
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-                raise ValueError(f"it unpacks to more than {MAX_BYTES >> 20} MiB")
-            arrays = {
-                entry.filename.removesuffix(".npy"): _array(archive.read(entry))
-                for entry in archive.infolist()
-            }
-        return _checked(arrays)
-    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise GoldenError(f"{FILE} is no golden batch: {error}.") from error
-    except (zipfile.BadZipFile, zlib.error) as error:
+        return _checked(unpack(content, MAX_BYTES))
+    except ValueError as error:
         raise GoldenError(f"{FILE} is no golden batch: {error}.") from error
 
 
-def _array(content: bytes) -> np.ndarray:
-    """A `.npy` file; its header is believed only where the data beside it has that size."""
-    file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)
-    if version != (1, 0):
-        raise ValueError(f"an array of format {version}, wanted (1, 0)")
-    shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype.hasobject:
-        raise ValueError("it holds pickled Python objects")
-    data = content[file.tell() :]
-    count = 1
-    for extent in shape:
-        count *= extent  # in Python's integers, which do not wrap
-    if by_column or count * dtype.itemsize != len(data):
-        raise ValueError(f"an array of shape {shape} with {len(data)} bytes")
-    return np.frombuffer(data, dtype).reshape(shape)
-
-
-def _checked(arrays: dict[str, np.ndarray]) -> Golden:
-    unknown = arrays.keys() - {"images", "lengths", GATE, *TOLERANCES}
-    missing = {"images", "lengths", SAVED_MODEL} - arrays.keys()
+def _checked(found: dict[str, np.ndarray]) -> Golden:
+    unknown = found.keys() - {"images", "lengths", GATE, *TOLERANCES}
+    missing = {"images", "lengths", SAVED_MODEL} - found.keys()
     if unknown or missing:
         raise ValueError(f"arrays {sorted(unknown)} too many, {sorted(missing)} too few")
-    padded, lengths = arrays.pop("images"), arrays.pop("lengths")
+    padded, lengths = found.pop("images"), found.pop("lengths")
     if padded.dtype != np.uint8 or padded.ndim != 2 or lengths.dtype != np.int64:
         raise ValueError("its images are no uint8[B, L] with int64 lengths")
     if lengths.shape != padded.shape[:1] or not len(lengths):
         raise ValueError("images and lengths differ in number, or there are none")
     if lengths.min() < 1 or lengths.max() > padded.shape[1]:
         raise ValueError("an image is longer than its row")
-    gate = arrays.pop(GATE, None)
+    gate = found.pop(GATE, None)
     if gate is not None and (gate.dtype != np.float32 or gate.shape != lengths.shape):
         raise ValueError("the input gate's scores are no float32[B]")
-    shape = arrays[SAVED_MODEL].shape
-    for name, answer in arrays.items():
+    shape = found[SAVED_MODEL].shape
+    for name, answer in found.items():
         if answer.dtype != np.float32 or answer.shape != shape or len(shape) != 2:
             raise ValueError(f"{name} is no float32[B, C], or differs in shape from {SAVED_MODEL}")
     if shape[0] != len(lengths):
@@ -224,7 +194,7 @@ def _checked(arrays: dict[str, np.ndarray]) -> Golden:
     files = tuple(
         row[:length].tobytes() for row, length in zip(padded, lengths.tolist(), strict=True)
     )
-    return Golden(files, arrays, gate)
+    return Golden(files, found, gate)
 
 
 def _field(draw: np.random.RandomState, height: int, width: int, knots: int = 6) -> np.ndarray:

@@ -17,8 +17,6 @@ import functools
 import io
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +28,7 @@ from numpy.typing import NDArray
 from schema.brain import GRID
 from schema.descriptors import NAMES
 from schema.errors import CortexflowError
+from trainer.arrays import unpack
 
 FILE = "input_gate.npz"  # in a version's folder, beside saved_model.pb
 FORMAT = 1
@@ -333,12 +332,12 @@ def parse(content: bytes) -> InputGate:
             array has another shape or a value that is no number.
     """
     try:
-        _check_size(content)
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            return _checked({name: stored[name] for name in (*_ARRAYS, *_LABELS)})
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError) as error:
-        raise InputGateError(_unreadable(error)) from error
-    except (zipfile.BadZipFile, zlib.error, RecursionError) as error:
+        stored = unpack(content, MAX_BYTES)
+        missing = {*_ARRAYS, *_LABELS} - stored.keys()
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        return _checked(stored)
+    except (ValueError, RecursionError) as error:  # the latter of its report, as JSON
         raise InputGateError(_unreadable(error)) from error
 
 
@@ -349,17 +348,12 @@ def _unreadable(error: BaseException) -> str:
     )
 
 
-def _check_size(content: bytes) -> None:
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES} bytes")
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > MAX_BYTES:
-        raise ValueError(f"it unpacks to {unpacked} bytes; the most is {MAX_BYTES}")
-
-
 def _checked(stored: Mapping[str, NDArray[Any]]) -> InputGate:
-    if stored["format"].shape != () or int(stored["format"]) != FORMAT:
+    if (
+        stored["format"].dtype != np.int64
+        or stored["format"].shape
+        or int(stored["format"]) != FORMAT
+    ):
         raise ValueError(f"its format is not {FORMAT}")
     if tuple(stored["names"].tolist()) != NAMES:
         raise ValueError("it was fitted on other descriptors than this program measures")
