@@ -106,6 +106,20 @@ class Observation:
     probabilities: NDArray[np.float32] | None = None
     descriptors: Mapping[str, NDArray[np.float32]] | None = None
 
+    @classmethod
+    def unread(cls, model: str, request_id: str, code: str) -> "Observation":
+        """Of a request that a front refused before the engine saw it."""
+        return cls(
+            model=model,
+            version=None,
+            canary=False,
+            routed=False,
+            request_id=request_id,
+            code=code,
+            seconds=0.0,
+            images=0,
+        )
+
 
 Observer = Callable[[Observation], None]
 

@@ -149,18 +149,8 @@ class RestApp:
         try:
             call = await self._call(reader)
         except ServingError as problem:
-            self._observer(
-                Observation(
-                    model=target.model if target.model in self._engine.models() else "",
-                    version=None,
-                    canary=False,
-                    routed=False,
-                    request_id=identity,
-                    code=problem.code,
-                    seconds=0.0,
-                    images=0,
-                )
-            )
+            model = target.model if target.model in self._engine.models() else ""
+            self._observer(Observation.unread(model, identity, problem.code))
             raise
         try:
             answer = await self._engine.predict(

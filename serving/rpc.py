@@ -147,18 +147,8 @@ class RpcServices:
             model, version, label = _target(request.model_spec)
             understood = self._understood(request)
         except ServingError as problem:
-            self._observer(
-                Observation(
-                    model=model if model in self._engine.models() else "",
-                    version=None,
-                    canary=False,
-                    routed=False,
-                    request_id=call.identity,
-                    code=problem.code,
-                    seconds=0.0,
-                    images=0,
-                )
-            )
+            known = model if model in self._engine.models() else ""
+            self._observer(Observation.unread(known, call.identity, problem.code))
             raise
         try:
             answer = await self._engine.predict(

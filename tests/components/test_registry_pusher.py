@@ -11,7 +11,7 @@ from registry import manifest
 from registry.interface import Traffic
 from registry.opening import open_registry
 from tests.emulators import processes
-from tests.registry.bucket.remote import BUCKET, WHY, client
+from tests.registry.bucket.remote import BUCKET, WHY, emulated
 
 URIS = {
     "local": "{folder}/registry",
@@ -22,9 +22,7 @@ URIS = {
 
 @pytest.fixture(scope="module")
 def gcs():
-    with processes.storage() as control:
-        client(control.host).create_bucket(BUCKET)
-        control.keep("empty")
+    with emulated() as control:
         yield control
 
 

@@ -16,19 +16,6 @@ from registry.interface import RegistryError, VerificationError
 from registry.local import LocalRegistry
 
 
-@pytest.fixture
-def registry(tmp_path):
-    return LocalRegistry(tmp_path / "registry", "student")
-
-
-@pytest.fixture
-def three(registry, tmp_path):
-    """A registry with versions 1, 2, 3; 3 is live."""
-    for number in (1, 2, 3):
-        push(registry, model(tmp_path / f"model-{number}", f"graph {number}"))
-    return registry
-
-
 def test_nothing_is_created_by_looking(registry):
     assert registry.live() is None
     assert registry.previous() is None

@@ -7,20 +7,6 @@ from crashes import model, push
 
 from registry import durable, manifest
 from registry.interface import RegistryError, VerificationError
-from registry.local import LocalRegistry
-
-
-@pytest.fixture
-def registry(tmp_path):
-    return LocalRegistry(tmp_path / "registry", "student")
-
-
-@pytest.fixture
-def three(registry, tmp_path):
-    """A registry with versions 1, 2, 3; 3 is live."""
-    for number in (1, 2, 3):
-        push(registry, model(tmp_path / f"model-{number}", f"graph {number}"))
-    return registry
 
 
 def test_unreadable_sources_are_refused(registry, tmp_path, monkeypatch):

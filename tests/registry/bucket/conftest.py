@@ -3,15 +3,12 @@
 import pytest
 
 from registry.bucket import BucketRegistry
-from tests.emulators import processes
-from tests.registry.bucket.remote import BUCKET, Time, client
+from tests.registry.bucket.remote import BUCKET, Time, client, emulated
 
 
 @pytest.fixture(scope="session")
 def gcs():
-    with processes.storage() as control:
-        client(control.host).create_bucket(BUCKET)
-        control.keep("empty")
+    with emulated() as control:
         yield control
 
 

@@ -1,5 +1,6 @@
 """What tests of remote registries share: models to push, clocks, and deaths at every call."""
 
+import contextlib
 import itertools
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from google.cloud import storage
 from registry.bucket_lock import SECONDS
 from registry.interface import Traffic
 from registry.lease import Clock
+from tests.emulators import processes
 
 BUCKET = "models-under-test"
 WHY = {"reason": "test", "who": "tester"}
@@ -82,6 +84,15 @@ class Death:
             self.dead = True
             raise Died(name)
         return answer
+
+
+@contextlib.contextmanager
+def emulated():
+    """An object store of its own process, with an empty bucket kept as "empty"."""
+    with processes.storage() as control:
+        client(control.host).create_bucket(BUCKET)
+        control.keep("empty")
+        yield control
 
 
 def client(host: str, death: Death | None = None) -> storage.Client:

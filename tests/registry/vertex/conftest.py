@@ -5,16 +5,14 @@ import pytest
 from registry.vertex import VertexRegistry
 from registry.vertex_settings import VertexSettings
 from tests.emulators import processes
-from tests.registry.bucket.remote import BUCKET, Time, client
+from tests.registry.bucket.remote import BUCKET, Time, client, emulated
 
 PROJECT, LOCATION, NAME = "research", "europe-west4", "student"
 
 
 @pytest.fixture(scope="session")
 def gcs():
-    with processes.storage() as control:
-        client(control.host).create_bucket(BUCKET)
-        control.keep("empty")
+    with emulated() as control:
         yield control
 
 
