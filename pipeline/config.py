@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from evaluation.config import ControlSettings, DriftSettings, GateSettings, LeakageSettings
+from pipeline.cluster import ClusterSettings
 from schema.errors import CortexflowError
 from serving.config import ProbeSettings
 from trainer.config import (
@@ -86,6 +87,12 @@ class PipelineConfig(Settings):
     serving: ProbeSettings = ProbeSettings()  # limits of the trial before a push
     # Folder, gs://BUCKET/PATH or vertex://PROJECT/LOCATION/MODEL; null: the workspace's.
     registry: str | None = None
+    # Of a local run. Where artifacts go: a folder, gs://… or s3://…; null: the workspace's.
+    pipeline_root: str | None = None
+    # ML Metadata: mysql://USER@HOST:PORT/DATABASE or postgresql://…, the password in
+    # CORTEXFLOW_METADATA_PASSWORD; null: a SQLite file of the workspace.
+    metadata: str | None = None
+    cluster: ClusterSettings = ClusterSettings()
     beam_args: tuple[str, ...] = BEAM_IN_PROCESS
 
     @property
