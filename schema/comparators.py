@@ -53,11 +53,11 @@ def statistics_of(columns: Mapping[str, np.ndarray]) -> DatasetFeatureStatistics
 
     The label is counted as categories: as numbers, TFDV's L-infinity distance of it is 0.
     """
-    import pyarrow as pa  # noqa: PLC0415 (TFDV takes 10 s to load)
-    from tensorflow_data_validation.statistics.stats_impl import (  # noqa: PLC0415
+    import pyarrow as pa
+    from tensorflow_data_validation.statistics.stats_impl import (
         generate_statistics_in_memory,
     )
-    from tensorflow_data_validation.statistics.stats_options import StatsOptions  # noqa: PLC0415
+    from tensorflow_data_validation.statistics.stats_options import StatsOptions
 
     arrays = {}
     for name, values in columns.items():
@@ -90,7 +90,7 @@ def distances(
     Returns:
         One distance per feature that has a comparator and stands in both, in the schema's order.
     """
-    from tensorflow_data_validation import validate_statistics  # noqa: PLC0415 (10 s)
+    from tensorflow_data_validation import validate_statistics
 
     wanted = Schema()
     for feature in schema.feature:

@@ -108,7 +108,7 @@ def infer(source: Path | Mapping[str, DatasetFeatureStatisticsList]) -> Schema:
     Returns:
         The draft.
     """
-    import tensorflow_data_validation as tfdv  # noqa: PLC0415 (takes 10 s)
+    import tensorflow_data_validation as tfdv
 
     splits = statistics.read(source) if isinstance(source, Path) else source
     first, *rest = splits.values()
@@ -226,7 +226,7 @@ def validate(
     Raises:
         CortexflowError: the schema has no such environment.
     """
-    import tensorflow_data_validation as tfdv  # noqa: PLC0415 (takes 10 s)
+    import tensorflow_data_validation as tfdv
 
     known = [*schema.default_environment]
     if known and environment not in known:

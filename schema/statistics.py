@@ -4,8 +4,6 @@ Examples that do not carry `descriptor/*` yet (a dataset fresh from ingest) get 
 the statistics are those that the pipeline will see. TensorFlow is loaded when it is needed.
 """
 
-# ruff: noqa: PLC0415 (TFDV and TensorFlow take ten seconds to load; reading a file needs neither)
-
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
