@@ -102,23 +102,41 @@ class Running:
         return found._asdict() | {"cpu": 1e3 * used / answered}
 
 
-def check(all_running: Sequence[Running]) -> None:
+def complaints(all_running: Sequence[Running]) -> dict[str, str]:
     """Holds every server's answers to those of the first one with the same kind of model.
 
-    Raises:
-        WrongAnswerError: names the server and both answers.
+    Returns:
+        Name and kind of each server that answers otherwise, or not at all → what it did.
     """
     wanted: dict[str, np.ndarray] = {}
+    found = {}
     for running in all_running:
+        kind = running.server.kind
         running.thaw()
-        kind, got = running.server.kind, running.answers()
-        running.process.freeze()
+        try:
+            got = running.answers()
+        except WrongAnswerError as error:
+            found[f"{running.server.name}, {kind}"] = str(error)
+            continue
+        finally:
+            running.process.freeze()
         expected = wanted.setdefault(kind, got)
         limit = TOLERANCE[kind]
         if got.shape != expected.shape or not np.abs(got - expected).max() <= limit:
-            raise WrongAnswerError(f"{running.server.name}, {kind}: {got}, expected {expected}")
-        if not np.abs(got[0] - got[1]).max() > limit:
-            raise WrongAnswerError(f"{running.server.name}: two images, the same answer {got[0]}")
+            found[f"{running.server.name}, {kind}"] = f"{got}, expected {expected}"
+        elif not np.abs(got[0] - got[1]).max() > limit:
+            found[f"{running.server.name}, {kind}"] = f"two images, the same answer {got[0]}"
+    return found
+
+
+def check(all_running: Sequence[Running]) -> None:
+    """Refuses to measure servers that do not answer alike.
+
+    Raises:
+        WrongAnswerError: names the servers and what they did.
+    """
+    if found := complaints(all_running):
+        raise WrongAnswerError("; ".join(f"{name}: {told}" for name, told in found.items()))
 
 
 def start(
