@@ -1,9 +1,11 @@
 """gcp-storage-emulator in a process of its own, with the preconditions that it lacks.
 
 Run as a program: `python -m tests.emulators.storage` prints the port it listens on, on loopback,
-keeps everything in memory and ends with its standard input. The emulator ignores
-`ifGenerationMatch`, on which compare-and-swap rests; here it is heeded. `POST /keep?name=N` and
-`POST /restore?name=N` keep the whole state and bring it back.
+keeps everything in memory and ends with its standard input. What the emulator lacks is mended
+here: it ignores `ifGenerationMatch`, on which compare-and-swap rests; it fails at an upload without
+bytes, by which TensorFlow makes a folder; it sends whoever came by https on to http; and it is no
+place for several requests at once. `POST /keep?name=N` and `POST /restore?name=N` keep the whole
+state and bring it back.
 """
 
 import copy
@@ -54,13 +56,35 @@ for _name in CHANGES:
     setattr(CheckedStorage, _name, _checked(_name))
 
 
+class Request(emulator.Request):
+    """A request whose empty body is empty bytes, and which knows by which scheme it came."""
+
+    def __init__(self, request_handler, method):
+        """Takes Google's own names for https: nothing else is asked under them."""
+        super().__init__(request_handler, method)
+        if self._parsed_url.netloc.endswith(".googleapis.com"):
+            self._base_url = self._base_url.replace("http://", "https://", 1)
+            self._full_url = self._base_url + self._path
+
+    @property
+    def data(self):
+        """The body, parsed by its type."""
+        found = super().data
+        return b"" if found is None and self.query.get("uploadType") == ["media"] else found
+
+
 class Router(emulator.Router):
     """Routes one request, with its precondition in force."""
 
     kept: dict[str, dict] = {}  # noqa: RUF012
+    one_at_a_time = threading.Lock()
 
     def handle(self, method):
         """Answers 412 where the precondition does not hold."""
+        with self.one_at_a_time:
+            self._handle(method)
+
+    def _handle(self, method):
         storage = self._request_handler.storage
         request = emulator.Request(self._request_handler, method)
         response = emulator.Response(self._request_handler)
@@ -94,7 +118,7 @@ class Handler(emulator.RequestHandler):
 
 def main() -> None:
     """Serves one client at a time until the standard input ends."""
-    emulator.Router = Router
+    emulator.Router, emulator.Request = Router, Request
     storage = CheckedStorage(use_memory_fs=True)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, storage))
     print(server.server_address[1], flush=True)
