@@ -34,7 +34,8 @@ def evaluated(request, answers, tmp_path_factory):
     """What TFMA and we say of the same probabilities, and TFMA's own AUC beside."""
     from google.protobuf import text_format
 
-    from pipeline.tfma import eval_config, measured
+    from components.tfma_metrics import measured
+    from pipeline.tfma import eval_config
 
     steep = request.param * answers["logits"]
     exponents = np.exp(steep - steep.max(axis=1, keepdims=True))

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline import gate_records
+from components.report import gate_records
+from components.report.reading import Reader
 from trainer.input_gate import FILE
 from trainer.input_gate_families import FAMILIES
 from trainer.input_gate_fit import fit_and_measure
@@ -36,7 +37,7 @@ def model(tmp_path):
 def test_an_input_gate_is_read_with_what_was_measured(model):
     gate = fit_and_measure(*slices(24, 0), slices(8, 1)[0])
     gate.save(model.gate)
-    found = gate_records.input_gate(model)
+    found = gate_records.input_gate(Reader(), model)
     assert (found.people, found.images, found.validation_images) == (24, 48, 16)
     assert found.target == 0.005
     assert found.cross_fitted == gate.report["false_rejection"]["cross_fitted"]
@@ -51,7 +52,7 @@ def test_an_input_gate_is_read_with_what_was_measured(model):
 def test_a_gate_measured_on_nobody_has_no_families(model):
     gate = fit_and_measure(*slices(24, 0), [])
     gate.save(model.gate)
-    found = gate_records.input_gate(model)
+    found = gate_records.input_gate(Reader(), model)
     assert (found.validation_images, found.false_rejection, found.families) == (0, None, ())
 
 
@@ -59,4 +60,4 @@ def test_a_gate_measured_on_nobody_has_no_families(model):
 def test_a_model_without_a_gate_that_can_be_used_has_none(model, content):
     if content is not None:
         model.gate.write_bytes(content)
-    assert gate_records.input_gate(model) is None
+    assert gate_records.input_gate(Reader(), model) is None

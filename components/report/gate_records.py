@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from components.decisions import read_decision
 from components.report import gate_evidence as report
+from components.report.reading import Reader
 from evaluation.outcome import Outcome
-from pipeline.lineage import ArtifactRef
 from trainer import input_gate as gates
 from trainer.input_gate_fit import rows
 
@@ -17,10 +16,18 @@ MAX_FAMILIES = 64  # of spoilt images; there are 19
 T = TypeVar("T")
 
 
-def leakage(artifact: ArtifactRef) -> report.Leakage:
+class Artifact(Protocol):
+    """What is asked of an artifact here."""
+
+    @property
+    def uri(self) -> str:
+        """Its folder or address."""
+        ...
+
+
+def leakage(reader: Reader, artifact: Artifact) -> report.Leakage:
     """LeakageCheck's decision, pairs and picture."""
-    folder = Path(artifact.uri)
-    pairs, picture = folder / "pairs.json", folder / "pairs.png"
+    pairs, picture = (reader.file(artifact.uri, name) for name in ("pairs.json", "pairs.png"))
     return report.Leakage(
         read_decision(artifact.uri),
         tuple(json.loads(pairs.read_text())) if pairs.is_file() else (),
@@ -28,9 +35,9 @@ def leakage(artifact: ArtifactRef) -> report.Leakage:
     )
 
 
-def drift(artifact: ArtifactRef) -> report.Drift:
+def drift(reader: Reader, artifact: Artifact) -> report.Drift:
     """DriftGate's decision and comparisons."""
-    path = Path(artifact.uri) / "drift.json"
+    path = reader.file(artifact.uri, "drift.json")
     told = json.loads(path.read_text())["comparisons"] if path.is_file() else ()
     return report.Drift(
         read_decision(artifact.uri),
@@ -49,9 +56,9 @@ def drift(artifact: ArtifactRef) -> report.Drift:
     )
 
 
-def input_gate(artifact: ArtifactRef) -> report.InputGate | None:
+def input_gate(reader: Reader, artifact: Artifact) -> report.InputGate | None:
     """A model's input gate with what was measured of it; None where there is none to be used."""
-    path = Path(artifact.uri) / "Format-Serving" / gates.FILE
+    path = reader.file(artifact.uri, f"Format-Serving/{gates.FILE}")
     try:
         gate = gates.load(path)
     except gates.InputGateError:  # missing; or damaged, for which ServingCheck has refused it
