@@ -58,9 +58,9 @@ def import_images(source: str, out: str) -> Callable[[], None]:
 def our_nodes(dataset: str, root: str) -> Callable[[], None]:
     """ImageExampleGen and StatisticsGen."""
     from components.image_example_gen import ImageExampleGen
-    from schema.features import SPLITS
+    from pipeline.facts import read_facts
 
-    return _nodes(ImageExampleGen(dataset, SPLITS), root)
+    return _nodes(ImageExampleGen(dataset, read_facts(Path(dataset)).to_json()), root)
 
 
 def stock_nodes(dataset: str, root: str) -> Callable[[], None]:

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from cli import (
     card,
     checkpoint,
+    compile,
     control,
     drift,
     ingest,
@@ -97,6 +98,7 @@ app.add_typer(schema.app, name="schema", rich_help_panel=DATA)
 _mount(leakage.app, DATA)
 _mount(drift.app, DATA)
 _mount(run.app, PIPELINE, apart={"predict": MODELS})
+_mount(compile.app, PIPELINE)
 _mount(card.app, PIPELINE)
 app.add_typer(study.app, name="study", rich_help_panel=PIPELINE)
 app.add_typer(control.app, name="control", rich_help_panel=PIPELINE)

@@ -17,6 +17,7 @@ from tfx.types.standard_artifacts import Examples, Model
 from tfx.utils import path_utils
 
 from components.artifacts import Predictions
+from components.live_model import holds_model
 from evaluation import touches as touch_record
 from evaluation.predictions import FILE, SplitTable, answers_digest, people_digest, to_bytes
 from schema import features
@@ -140,7 +141,7 @@ def Predictor(  # noqa: N802 (a TFX node is named as a class)
         "train": tabulate(pattern(train_split), {}),
         "val": tabulate(pattern(val_split), models),
     }
-    if live is not None:
+    if live is not None and holds_model(live):
         models["live"] = load(_serving_dir(live))
     tables["test"] = test = tabulate(pattern(eval_split), models)
     people, candidate = people_digest(test), answers_digest(test.probabilities["student"])

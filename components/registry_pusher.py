@@ -5,20 +5,19 @@ makes a new model each time; ours asks the registry at a path or URI for the nex
 stages and verifies before anything points to it.
 """
 
-import contextlib
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from tfx.components.pusher import component as pusher_component
 from tfx.components.pusher import executor as pusher_executor
-from tfx.dsl.components.base import executor_spec
-from tfx.types import artifact_utils
-from tfx.utils import io_utils, json_utils
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.orchestration.data_types import RuntimeParameter
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.channel import BaseChannel, Channel
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.decisions import read_decision
 from evaluation.outcome import Decision, Refused
+from schema import places
 
 
 class Executor(pusher_executor.Executor):
@@ -30,21 +29,22 @@ class Executor(pusher_executor.Executor):
 
         if not self.CheckBlessing(input_dict):
             raise Refused("The Pusher was asked to push a model that the gate did not pass.")
-        settings = json_utils.loads(exec_properties["custom_config"])
         blessing = artifact_utils.get_single_instance(input_dict["model_blessing"])
         model = artifact_utils.get_single_instance(input_dict["model"])
         decision = read_decision(blessing.uri)
-        registry = open_registry(settings["registry"], settings["model_name"], create=True)
-        with _local(self.GetModelPath(input_dict)) as folder:
+        registry = open_registry(
+            exec_properties["registry"], exec_properties["model_name"], create=True
+        )
+        with places.fetched(self.GetModelPath(input_dict)) as folder:
             _check_content(folder, decision)
             version = registry.push(
-                folder,
+                str(folder),
                 metrics=decision.metrics,
                 lineage={
                     "run_id": self._context.pipeline_run_id if self._context else None,
                     "model_uri": model.uri,
                     "artifact_id": model.id,
-                    "classes": settings["classes"],
+                    "classes": exec_properties["classes"].split(","),
                 },
                 reason="passed the model gate",
                 who="pipeline",
@@ -57,11 +57,11 @@ class Executor(pusher_executor.Executor):
         )
 
 
-def _check_content(folder: str, decision: Decision) -> None:
+def _check_content(folder: Path, decision: Decision) -> None:
     """Only the very files that were tried out may go further."""
     from registry import manifest
 
-    found = manifest.content_digest(manifest.inventory(Path(folder)))
+    found = manifest.content_digest(manifest.inventory(folder))
     if decision.details.get("content") != found:
         raise Refused(
             f"The model in {folder} is not the one that the serving check tried out (content "
@@ -70,36 +70,49 @@ def _check_content(folder: str, decision: Decision) -> None:
         )
 
 
-@contextlib.contextmanager
-def _local(folder: str) -> Iterator[str]:
-    """The model's folder on this machine; a copy where the pipeline's root is in the cloud."""
-    if "://" not in folder:
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="cortexflow-push-") as scratch:
-        copy = os.path.join(scratch, "model")
-        io_utils.copy_dir(folder, copy)
-        yield copy
+class RegistryPusherSpec(ComponentSpec):
+    """`classes` are names joined by commas."""
+
+    PARAMETERS = {  # noqa: RUF012 (TFX reads it from the class)
+        "registry": ExecutionParameter(type=str),
+        "model_name": ExecutionParameter(type=str),
+        "classes": ExecutionParameter(type=str),
+    }
+    INPUTS = {  # noqa: RUF012
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "model_blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+    }
+    OUTPUTS = {  # noqa: RUF012
+        "pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)
+    }
 
 
-class RegistryPusher(pusher_component.Pusher):
+class RegistryPusher(base_component.BaseComponent):
     """TFX node: pushes into the registry at `registry` under `model_name`.
 
     `registry` is a folder, `gs://BUCKET/PATH` or `vertex://PROJECT/LOCATION/MODEL`.
     """
 
+    SPEC_CLASS = RegistryPusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
     def __init__(
-        self, model, model_blessing, *, registry: str, model_name: str, classes: Sequence[str]
+        self,
+        model: BaseChannel,
+        model_blessing: BaseChannel,
+        *,
+        registry: str | RuntimeParameter,
+        model_name: str | RuntimeParameter,
+        classes: Sequence[str],
     ):
         """Takes the student, the gate's blessing, and the class names for the lineage."""
         super().__init__(
-            model=model,
-            model_blessing=model_blessing,
-            custom_config={
-                "registry": registry,
-                "model_name": model_name,
-                "classes": list(classes),
-            },
+            RegistryPusherSpec(
+                model=model,
+                model_blessing=model_blessing,
+                registry=registry,
+                model_name=model_name,
+                classes=",".join(classes),
+                pushed_model=Channel(type=standard_artifacts.PushedModel),
+            )
         )

@@ -9,12 +9,13 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils
+from tfx.types.channel import BaseChannel, Channel
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.standard_artifacts import Examples, Model
 
 from components.artifacts import ControlDecision
@@ -22,6 +23,7 @@ from components.decisions import write_decision
 from evaluation import control
 from evaluation.config import ControlSettings
 from evaluation.outcome import Check, Decision, Outcome, concluded
+from schema import places
 from schema.features import SPLITS
 from trainer import bundle, examples, validation
 from trainer.bundle import Bundle
@@ -32,6 +34,7 @@ from trainer.config import (
     OptimizerSettings,
 )
 from trainer.errors import TrainingDiverged
+from trainer.knobs import KNOBS, turned
 from trainer.loop import Workspace
 from trainer.pace import Progress, log_progress
 from trainer.stages.distil import distil
@@ -39,6 +42,7 @@ from trainer.stages.finetune import finetune
 from trainer.stages.trained import Trained
 
 TRAIN, VAL, TEST = SPLITS
+STAGES = ("teacher", "student")
 
 NOBODY_CHOOSES = 10**9  # validation people wanted to choose an epoch by
 # Of the rates tried, those by which the default networks learn a thousand images by heart soonest.
@@ -203,31 +207,83 @@ def read_splits(
     }
 
 
-@component
-def ShuffleControl(  # noqa: N802 (a TFX node is named as a class)
-    examples: InputArtifact[Examples],
-    decision: OutputArtifact[ControlDecision],
-    teacher: Parameter[str],
-    student: Parameter[str],
-    classes: Parameter[str],
-    settings: Parameter[str],
-    code: Parameter[str],
-    base_model: InputArtifact[Model] = None,
-):
-    """TFX node: publishes the decision.
+class Executor(base_executor.BaseExecutor):
+    """Reruns the tail with the run's own settings, knobs and all."""
 
-    `teacher`, `student` and `settings` are JSON; `classes` are names joined by commas; `code` is
-    the hash of the code that trains and judges, for the cache. `base_model` is what the run's
-    teacher starts from.
+    def Do(self, input_dict, output_dict, exec_properties):  # noqa: N802 (TFX's name)
+        """Publishes the decision."""
+        stages = {
+            stage: turned(
+                exec_properties[stage],
+                {name: exec_properties.get(f"{stage}_{name}") for name in KNOBS},
+            )
+            for stage in STAGES
+        }
+        first = FinetuneSettings.model_validate_json(stages["teacher"])
+        names = tuple(exec_properties["classes"].split(","))
+        base = None
+        if input_dict.get("base_model"):
+            with places.fetched(artifact_utils.get_single_uri(input_dict["base_model"])) as folder:
+                base = bundle.load(folder / "bundle")
+        verdict = rerun(
+            read_splits(artifact_utils.get_single_uri(input_dict["examples"]), first, names),
+            base,
+            first,
+            DistilSettings.model_validate_json(stages["student"]),
+            classes=names,
+            settings=ControlSettings.model_validate_json(exec_properties["settings"]),
+        )
+        write_decision(verdict, artifact_utils.get_single_uri(output_dict["decision"]))
+
+
+class ShuffleControlSpec(ComponentSpec):
+    """`teacher`, `student`, `settings`: JSON. `classes`: names joined by commas. `code` is the hash
+    of the code that trains and judges, for the cache. `base_model`: what the teacher starts from.
     """
-    first = FinetuneSettings.model_validate_json(teacher)
-    names = tuple(classes.split(","))
-    verdict = rerun(
-        read_splits(examples.uri, first, names),
-        bundle.load(Path(base_model.uri) / "bundle") if base_model is not None else None,
-        first,
-        DistilSettings.model_validate_json(student),
-        classes=names,
-        settings=ControlSettings.model_validate_json(settings),
-    )
-    write_decision(verdict, decision.uri)
+
+    PARAMETERS = {  # noqa: RUF012 (TFX reads it from the class)
+        **{name: ExecutionParameter(type=str) for name in (*STAGES, "classes", "settings", "code")},
+        **{
+            f"{stage}_{name}": ExecutionParameter(type=kind, optional=True)
+            for stage in STAGES
+            for name, (_, kind) in KNOBS.items()
+        },
+    }
+    INPUTS = {  # noqa: RUF012
+        "examples": ChannelParameter(type=Examples),
+        "base_model": ChannelParameter(type=Model, optional=True),
+    }
+    OUTPUTS = {"decision": ChannelParameter(type=ControlDecision)}  # noqa: RUF012
+
+
+class ShuffleControl(base_component.BaseComponent):
+    """TFX node: publishes the decision."""
+
+    SPEC_CLASS = ShuffleControlSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        examples: BaseChannel,
+        *,
+        base_model: BaseChannel | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **settings: str,
+    ):
+        """Takes what the run's teacher and student take.
+
+        Args:
+            examples: of all splits.
+            base_model: what the run's teacher starts from.
+            parameters: knobs as `teacher_epochs`, each a value or a runtime parameter.
+            settings: `teacher`, `student`, `classes`, `settings` and `code`, as in the spec.
+        """
+        super().__init__(
+            ShuffleControlSpec(
+                examples=examples,
+                base_model=base_model,
+                decision=Channel(type=ControlDecision),
+                **settings,
+                **(parameters or {}),
+            )
+        )

@@ -7,16 +7,12 @@ from pathlib import Path
 
 from ingest.datasets import Dataset, read_dataset
 from schema.errors import CortexflowError
-from schema.features import SPLITS, UNLABELLED_SPLIT
-
-# Of the public sets and of the phantom: labels by name of the class folder, and their order.
-CLASSES = ("MildDemented", "ModerateDemented", "NonDemented", "VeryMildDemented")
-SEVERITY = ("NonDemented", "VeryMildDemented", "MildDemented", "ModerateDemented")
+from schema.features import ALZHEIMER_CLASSES, ALZHEIMER_SEVERITY, SPLITS, UNLABELLED_SPLIT
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """Facts of a dataset that decide the form of a pipeline.
+    """Facts of a dataset that decide the form of a pipeline; those of the phantom, if not given.
 
     Attributes:
         classes: class names by label.
@@ -25,8 +21,8 @@ class Facts:
         leaked: the split is known to share subjects.
     """
 
-    classes: tuple[str, ...] = CLASSES
-    severity: tuple[str, ...] | None = SEVERITY
+    classes: tuple[str, ...] = ALZHEIMER_CLASSES
+    severity: tuple[str, ...] | None = ALZHEIMER_SEVERITY
     splits: tuple[str, ...] = SPLITS
     leaked: bool = False
 

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.resources
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +14,10 @@ from ingest.datasets import read_dataset
 from ingest.phantom import PhantomSpec
 from pipeline import versions
 from pipeline.config import DataSettings, PipelineConfig
+from pipeline.facts import fingerprint, read_facts
 from pipeline.runs import NodeState
 from pipeline.workspace import Workspace
 from schema.errors import CortexflowError
-from schema.features import SPLITS, UNLABELLED_SPLIT
 
 if TYPE_CHECKING:
     from pipeline.training import Inputs
@@ -131,8 +130,8 @@ def code_digest(*parts: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def pinned_schema(choice: str | None, workspace: Workspace) -> str | None:
-    """A copy of the schema under the hash of its content (ImportSchemaGen caches by path alone).
+def schema_text(choice: str | None) -> str | None:
+    """The schema of the setting `schema_file`, as text; None where it is to be inferred.
 
     Raises:
         CortexflowError: the file is missing.
@@ -148,13 +147,7 @@ def pinned_schema(choice: str | None, workspace: Workspace) -> str | None:
             f"No schema at {path}. Write one with `cortexflow schema infer`, or set "
             "schema_file=null to infer it from this data."
         )
-    content = path.read_bytes()
-    pinned = workspace.schema(hashlib.sha256(content).hexdigest()[:16])
-    if not pinned.is_file():
-        pinned.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, pinned.with_suffix(".partial"))
-        pinned.with_suffix(".partial").replace(pinned)
-    return str(pinned)
+    return path.read_text()
 
 
 def pinned_checkpoint(
@@ -236,32 +229,22 @@ def training_inputs(
             f"{live.lineage.get('classes')}, this data has {list(found.info.classes)}: they cannot "
             "be compared. Give this model a name of its own: --set model_name=NAME"
         )
-    latest = config.data.spans == "latest"
-    span = found.latest_span if latest else None
-    splits = tuple(s for s in (*SPLITS, UNLABELLED_SPLIT) if found.files(s, span))
-    empty = [split for split in SPLITS if split not in splits]
-    if empty:
-        raise CortexflowError(
-            f"Nobody is in the split(s) {', '.join(empty)} of {dataset}: a model is trained, "
-            "chosen and judged on different people. Import more people, or set data.spans=all."
-        )
+    facts = read_facts(dataset, latest=config.data.spans == "latest")
     checkpoint, checkpoint_digest = pinned_checkpoint(config, workspace, observe)
     if baseline is None:
         baseline = f"{live.number}:{live.digest}" if live else ""
     return Inputs(
         dataset=str(dataset),
-        classes=found.info.classes,
-        severity=found.info.severity,
-        splits=splits,
-        span="span-{SPAN}" if latest else "span-*",
-        leaked=found.info.leaked,
-        schema_file=pinned_schema(config.schema_file, workspace),
+        facts=facts,
+        registry=versions.address(config, workspace),
+        model_name=config.model_name,
+        touches=str(workspace.touches),
+        checkpoints=str(workspace.checkpoints),
+        schema_text=schema_text(config.schema_file),
         checkpoint=checkpoint,
         checkpoint_digest=checkpoint_digest,
-        checkpoints=str(workspace.checkpoints),
-        registry=versions.address(config, workspace),
-        touches=str(workspace.touches),
         live_version=baseline,
+        fingerprint=fingerprint(found),
         data_code=code_digest("schema", "components/image_example_gen.py"),
         training_code=code_digest("schema", "trainer"),
         judging_code=code_digest("schema", "trainer", "evaluation", "components/*.py"),

@@ -52,10 +52,6 @@ class Workspace:
         """An imported dataset."""
         return self.root / "data" / name
 
-    def schema(self, digest: str) -> Path:
-        """A schema file under the hash of its content."""
-        return self.root / "schemas" / digest / "schema.pbtxt"
-
     def pipeline_root(self, pipeline: str) -> Path:
         """Artifacts of a pipeline's nodes."""
         return self.root / "pipelines" / pipeline

@@ -2,7 +2,6 @@
 
 import pytest
 from tfx.types.standard_artifacts import Model, ModelBlessing, PushedModel
-from tfx.utils import json_utils
 
 from components import live_model, registry_pusher
 from components.decisions import write_decision
@@ -73,11 +72,7 @@ def push(tmp_path, uri, content, blessed=True, tried_out=None):
     registry_pusher.Executor().Do(
         {"model": [model], "model_blessing": [blessing]},
         {"pushed_model": [pushed]},
-        {
-            "custom_config": json_utils.dumps(
-                {"registry": uri, "model_name": "student", "classes": ["Mild", "Non"]}
-            )
-        },
+        {"registry": uri, "model_name": "student", "classes": "Mild,Non"},
     )
     return pushed
 

@@ -12,8 +12,8 @@ from pipeline.config import with_overrides
 from pipeline.inputs import (
     code_digest,
     pinned_checkpoint,
-    pinned_schema,
     prepare_dataset,
+    schema_text,
     training_inputs,
 )
 from pipeline.workspace import Workspace
@@ -74,9 +74,12 @@ def test_a_dataset_that_has_grown_is_read_whole_or_by_its_latest_span(images, pl
     assert prepared(config, place) == dataset
     assert len(ingest.datasets.read_dataset(dataset).info.spans) == 2
     whole = training_inputs(config, place, dataset)
-    assert (whole.span, whole.splits) == ("span-*", ("train", "val", "test"))
-    latest = with_data(source, "data.spans=latest")
-    assert training_inputs(latest, place, dataset).span == "span-{SPAN}"
+    assert whole.facts.splits == ("train", "val", "test")
+    for file in (dataset / "span-2" / "test").glob("data-*"):
+        file.unlink()
+    assert training_inputs(config, place, dataset).fingerprint != whole.fingerprint
+    with pytest.raises(CortexflowError, match=r"split\(s\) test.*data.spans=all"):
+        training_inputs(with_data(source, "data.spans=latest"), place, dataset)
 
 
 def test_a_live_model_of_other_classes_is_not_compared_with(images, place, tmp_path):
@@ -96,17 +99,14 @@ def test_a_live_model_of_other_classes_is_not_compared_with(images, place, tmp_p
         training_inputs(config, place, dataset)
 
 
-def test_a_schema_is_pinned_by_its_content(place, tmp_path):
+def test_a_schema_is_read_as_text(tmp_path):
     mine = tmp_path / "mine.pbtxt"
     mine.write_text("feature {}")
-    first = pinned_schema(str(mine), place)
-    mine.write_text("feature { name: 'x' }")
-    second = pinned_schema(str(mine), place)
-    assert first != second, "TFX caches the importer by path alone"
-    assert pinned_schema(None, place) is None
-    assert pinned_schema("curated", place) == pinned_schema("curated", place)
+    assert schema_text(str(mine)) == "feature {}"
+    assert schema_text(None) is None
+    assert "slice_index" in schema_text("curated")
     with pytest.raises(CortexflowError, match="cortexflow schema infer"):
-        pinned_schema(str(tmp_path / "absent"), place)
+        schema_text(str(tmp_path / "absent"))
 
 
 def exported(folder, *, weights=b"1", image_size=96, projection=True):

@@ -28,7 +28,7 @@ NODES = [
     "ImageExampleGen",
     "StatisticsGen",
     "SchemaGen",
-    "ImportSchemaGen",
+    "CuratedSchema",
     "ExampleValidator",
     "AnomalyGate",
     "LeakageCheck",
@@ -44,6 +44,7 @@ NODES = [
     "Predictor",
     "ModelGate",
     "StopOnRefusal",
+    "StopOnInsufficientEvidence",
     "RegistryPusher",
 ]
 
