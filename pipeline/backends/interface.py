@@ -72,10 +72,30 @@ class Schedule(_Told):
     url: str = ""
 
 
-class Backend(Protocol):
-    """Kubeflow Pipelines and Vertex AI; every method raises BackendError with the reason."""
+class Watched(Protocol):
+    """Where runs can be seen and stopped: this machine too. Methods raise BackendError."""
 
     uri: str
+
+    def get(self, run_id: str) -> Run:
+        """One run with its tasks."""
+        ...
+
+    def runs(self, limit: int = 50) -> list[Run]:
+        """Runs, newest first, without their tasks."""
+        ...
+
+    def logs(self, run_id: str, task: str | None = None, *, follow: bool = False) -> Iterator[str]:
+        """Lines of a run's log, of one task or of all; with `follow` until the run has ended."""
+        ...
+
+    def stop(self, run_id: str) -> None:
+        """Ends a run that is going on."""
+        ...
+
+
+class Backend(Watched, Protocol):
+    """Kubeflow Pipelines and Vertex AI; every method raises BackendError with the reason."""
 
     def submit(
         self,
@@ -87,6 +107,7 @@ class Backend(Protocol):
         experiment: str,
         labels: Mapping[str, str],
         cache: bool = True,
+        service_account: str = "",
     ) -> Run:
         """Starts a run of a compiled pipeline (YAML text)."""
         ...
@@ -97,22 +118,6 @@ class Backend(Protocol):
 
     def versions(self, name: str) -> list[str]:
         """Versions of a kept pipeline, newest first."""
-        ...
-
-    def get(self, run_id: str) -> Run:
-        """One run with its tasks."""
-        ...
-
-    def runs(self, limit: int = 50) -> list[Run]:
-        """Runs, newest first, without their tasks."""
-        ...
-
-    def logs(self, run_id: str, task: str | None = None) -> Iterator[str]:
-        """Lines of a run's log, of one task or of all."""
-        ...
-
-    def stop(self, run_id: str) -> None:
-        """Ends a run that is going on."""
         ...
 
     def schedule(
@@ -126,8 +131,13 @@ class Backend(Protocol):
         experiment: str,
         catch_up: bool,
         max_concurrent: int,
+        labels: Mapping[str, str] = {},
+        start: datetime.datetime | None = None,
+        end: datetime.datetime | None = None,
+        cache: bool = True,
+        service_account: str = "",
     ) -> Schedule:
-        """Makes a recurring run."""
+        """Makes a recurring run, between `start` and `end` where they are given."""
         ...
 
     def schedules(self) -> list[Schedule]:

@@ -1,0 +1,36 @@
+"""How a run ended, from what a service says of it and of its nodes."""
+
+from collections.abc import Sequence
+
+from pipeline.backends.interface import STOPS, RunStatus, Task
+
+# Last lines of a container that say nothing of the reason.
+_EMPTY = ("", "Error", "exit status 1")
+
+
+def failure(tasks: Sequence[Task], said: str) -> tuple[RunStatus, str]:
+    """Status and reason of a run that the service calls failed.
+
+    A stop node fails for one reason alone, which then is the run's; any other failed node is a
+    failure of what runs the pipeline, or a defect. Where both are there, the defect is told: what
+    the gates say of a run that broke is not the whole answer.
+
+    Args:
+        tasks: the run's nodes.
+        said: the service's own words.
+    """
+    failed = [task for task in tasks if task.state == "failed"]
+    others = [task for task in failed if task.name not in STOPS]
+    for task in [*others, *failed]:
+        reason = f"{task.name}: {task.error}" if task.error not in _EMPTY else ""
+        if task.name in STOPS:
+            # The service's words are about containers; the node's name says the rest.
+            return STOPS[task.name], reason or f"{task.name} stopped the run; see its log"
+        return "failed", reason or f"{task.name} failed; {said or 'see its log'}"
+    return "failed", said or "the service gives no reason"
+
+
+def told_by(line: str) -> str:
+    """What a log's last line says of an error, without the exception's class before it."""
+    head, colon, rest = line.partition(": ")
+    return rest.strip() if colon and "." in head and " " not in head else line.strip()
