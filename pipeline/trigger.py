@@ -300,6 +300,7 @@ def _listener(host: str, port: str) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, int(port)))
+        listener.listen()  # who asks before uvicorn takes over waits for it
     except OSError as error:
         listener.close()
         raise TriggerError(

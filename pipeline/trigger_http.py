@@ -234,5 +234,5 @@ async def _send(send: Send, status: HTTPStatus, body: bytes, kind: str) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _log(name: str, level: int = logging.INFO, **fields: Any) -> None:
-    log.log(level, name, extra={"fields": fields})
+def _log(event: str, level: int = logging.INFO, /, **fields: Any) -> None:
+    log.log(level, event, extra={"fields": fields})
