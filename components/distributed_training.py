@@ -54,7 +54,7 @@ def hand_over(
     told: Mapping[str, Any],
     *,
     jobs: Jobs | None = None,
-    look_seconds: float = LOOK_SECONDS,
+    look_seconds: float | None = None,
 ) -> None:
     """Trains by a distributed job instead of in this process; returns when the model is there.
 
@@ -65,7 +65,7 @@ def hand_over(
         fn_args: TFX's, of which `ARGUMENTS` are read. Its folders are such as all workers see.
         told: as `pipeline.distributed.handover` made it.
         jobs: who starts jobs; by default the one that `told` names.
-        look_seconds: between two looks at the job.
+        look_seconds: between two looks at the job; LOOK_SECONDS by default.
 
     Raises:
         TrainingJobError: the job failed, with its worker's reason, or cannot be started.
@@ -78,7 +78,7 @@ def hand_over(
         jobs.start(name, completed(told["job"], name=name, job_uri=uri))
         LOG.info("%s trains by %s", name, uri)
         try:
-            _follow(jobs, name, stop, look_seconds)
+            _follow(jobs, name, stop, look_seconds or LOOK_SECONDS)
         except BaseException:
             if stop:
                 _end(jobs, name)
