@@ -11,7 +11,7 @@ from tfx.types.standard_artifacts import Model
 from components import shuffle_control
 from components.artifacts import ControlDecision
 from components.decisions import read_decision
-from components.shuffle_control import ShuffleControl, eased, permuted, read_splits
+from components.shuffle_control import Executor, eased, permuted, read_splits
 from evaluation.config import ControlSettings
 from evaluation.outcome import Outcome
 from tests.trainer.blob_dataset import make_example, write_records
@@ -125,15 +125,18 @@ def test_people_on_both_sides_are_noticed_by_network_and_neighbour(by_slice, bas
 def test_the_node_passes_people_who_stand_on_one_side(by_person, encoder, tmp_path):
     examples, model, decision = ExamplesArtifact(), Model(), ControlDecision()
     examples.uri, model.uri, decision.uri = by_person, str(encoder), str(tmp_path)
-    ShuffleControl.test_call(
-        examples=examples,
-        decision=decision,
-        teacher=TEACHER.model_dump_json(),
-        student=STUDENT.model_dump_json(),
-        classes=",".join(CLASSES),
-        settings=SETTINGS.model_dump_json(),
-        code="",
-        base_model=model,
+    long = TEACHER.model_copy(update={"epochs": 10**6})
+    Executor().Do(
+        {"examples": [examples], "base_model": [model]},
+        {"decision": [decision]},
+        {
+            "teacher": long.model_dump_json(),
+            "teacher_epochs": TEACHER.epochs,
+            "student": STUDENT.model_dump_json(),
+            "classes": ",".join(CLASSES),
+            "settings": SETTINGS.model_dump_json(),
+            "code": "",
+        },
     )
     found = read_decision(str(tmp_path))
     assert found.outcome is Outcome.PASSED, found.reasons
