@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pipeline.backends.interface import STOPS, RunStatus, Task
 
 # Last lines of a container that say nothing of the reason.
-_EMPTY = ("", "Error", "exit status 1")
+_EMPTY = ("", "Error")
 
 
 def failure(tasks: Sequence[Task], said: str) -> tuple[RunStatus, str]:
@@ -20,14 +20,12 @@ def failure(tasks: Sequence[Task], said: str) -> tuple[RunStatus, str]:
         said: the service's own words.
     """
     failed = [task for task in tasks if task.state == "failed"]
-    others = [task for task in failed if task.name not in STOPS]
-    for task in [*others, *failed]:
-        reason = f"{task.name}: {task.error}" if task.error not in _EMPTY else ""
-        if task.name in STOPS:
-            # The service's words are about containers; the node's name says the rest.
-            return STOPS[task.name], reason or f"{task.name} stopped the run; see its log"
-        return "failed", reason or f"{task.name} failed; {said or 'see its log'}"
-    return "failed", said or "the service gives no reason"
+    if not failed:
+        return "failed", said or "the service gives no reason"
+    first = next((task for task in failed if task.name not in STOPS), failed[0])
+    known = first.error not in _EMPTY
+    reason = f"{first.name}: {first.error}" if known else f"{first.name} failed; see its log"
+    return STOPS.get(first.name, "failed"), reason
 
 
 def told_by(line: str) -> str:

@@ -92,8 +92,15 @@ def of_document(document: Mapping[str, Any], platform: dict[str, Any] | None = N
 def order(spec: Mapping[str, Any]) -> list[str]:
     """Names of the nodes, each after those it waits for."""
     tasks = spec["root"]["dag"]["tasks"]
-    graph = {name: tasks[name].get("dependentTasks", []) for name in sorted(tasks)}
+    graph = {name: _before(tasks[name]) for name in sorted(tasks)}
     return list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def _before(task: Mapping[str, Any]) -> list[str]:
+    """The nodes that a node waits for, in order: by name, and for what they make."""
+    told = task.get("inputs", {}).get("artifacts", {}).values()
+    made = {it["taskOutputArtifact"]["producerTask"] for it in told if "taskOutputArtifact" in it}
+    return sorted(made | set(task.get("dependentTasks", [])))
 
 
 def resources(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,10 +53,30 @@ class VertexControl:
 
 
 class StorageControl:
-    """Keeps and restores the state of an emulated object store."""
+    """Keeps and restores the state of an emulated object store; makes buckets and reads objects."""
 
     def __init__(self, port: int):
+        self.port = port
         self.host = f"http://127.0.0.1:{port}"
+
+    def make_bucket(self, name: str) -> None:
+        """Makes an empty bucket."""
+        body = json.dumps({"name": name}).encode()
+        self._post("/storage/v1/b", body, {"Content-Type": "application/json"})
+
+    def names(self, bucket: str) -> list[str]:
+        """Names of all objects of a bucket."""
+        found = json.loads(self._get(f"/storage/v1/b/{bucket}/o"))
+        return [item["name"] for item in found.get("items", ())]
+
+    def read(self, bucket: str, name: str) -> bytes:
+        """An object's content."""
+        quoted = urllib.parse.quote(name, safe="")
+        return self._get(f"/download/storage/v1/b/{bucket}/o/{quoted}?alt=media")
+
+    def _get(self, path: str) -> bytes:
+        with urllib.request.urlopen(self.host + path, timeout=10) as answer:
+            return answer.read()
 
     def keep(self, name: str) -> None:
         """Remembers the state under a name."""
@@ -65,8 +86,8 @@ class StorageControl:
         """Brings the state back."""
         self._post(f"/restore?name={name}")
 
-    def _post(self, path: str) -> None:
-        request = urllib.request.Request(self.host + path, data=b"", method="POST")
+    def _post(self, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        request = urllib.request.Request(self.host + path, body, headers or {}, method="POST")
         urllib.request.urlopen(request, timeout=10).close()
 
 
@@ -75,6 +96,28 @@ def storage() -> Iterator[StorageControl]:
     """An object store."""
     with program("tests.emulators.storage") as port:
         yield StorageControl(port)
+
+
+class KubeflowControl:
+    """Steers an emulated Kubeflow Pipelines; orders as in `tests.emulators.kfp_api.Api.control`."""
+
+    def __init__(self, port: int):
+        self.address = f"127.0.0.1:{port}"
+
+    def __call__(self, **order) -> dict:
+        """Carries out an order; returns what was asked of the server since the last one."""
+        request = urllib.request.Request(
+            f"http://{self.address}/control", data=json.dumps(order).encode(), method="POST"
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+
+@contextlib.contextmanager
+def kubeflow() -> Iterator[KubeflowControl]:
+    """A Kubeflow Pipelines API server."""
+    with program("tests.emulators.kfp_api") as port:
+        yield KubeflowControl(port)
 
 
 @contextlib.contextmanager

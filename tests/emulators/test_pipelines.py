@@ -5,6 +5,7 @@ import threading
 import pytest
 from google.cloud import aiplatform_v1 as v1
 
+from tests.emulators import jobs
 from tests.emulators.resources import ApiError
 from tests.emulators.vertex import Vertex, request_types
 
@@ -19,8 +20,22 @@ def call(vertex, method, snake, **fields):
     return vertex.call(method, snake, "pipelines", request)
 
 
-def create(vertex, job="job-1"):
-    message = v1.PipelineJob.pb()(display_name="training")
+def spec():
+    """A pipeline of one program."""
+    container = {"image": "registry.test/tiny:1", "command": ["true"]}
+    return {
+        "pipelineInfo": {"name": "tiny"},
+        "root": {"dag": {"tasks": {"First": {"componentRef": {"name": "First"}}}}},
+        "components": {"First": {"executorLabel": "first"}},
+        "deploymentSpec": {"executors": {"first": {"container": container}}},
+    }
+
+
+def create(vertex, job="job-1", root="gs://bucket/root", **parameters):
+    runtime = v1.PipelineJob.RuntimeConfig(gcs_output_directory=root, parameter_values=parameters)
+    message = v1.PipelineJob.pb(
+        v1.PipelineJob(display_name="training", pipeline_spec=spec(), runtime_config=runtime)
+    )
     return call(
         vertex,
         "CreatePipelineJob",
@@ -45,20 +60,28 @@ def ended(vertex):
     return call(vertex, "GetPipelineJob", "get_pipeline_job", name=NAME)
 
 
+def failing(job, tell):
+    """A run whose first node fails."""
+    tell("First", "running", "")
+    tell("First", "failed", "no space left")
+    return False
+
+
 @pytest.mark.parametrize(
     ("run", "state", "error"),
     [
-        (None, State.PIPELINE_STATE_SUCCEEDED, ""),
-        (lambda job: job.display_name == "training", State.PIPELINE_STATE_SUCCEEDED, ""),
-        (lambda job: False, State.PIPELINE_STATE_FAILED, "the job failed"),
-        (lambda job: 1 / 0, State.PIPELINE_STATE_FAILED, "division by zero"),
+        (jobs.run, State.PIPELINE_STATE_SUCCEEDED, ""),
+        (lambda job, tell: job.run_id == "job-1", State.PIPELINE_STATE_SUCCEEDED, ""),
+        (failing, State.PIPELINE_STATE_FAILED, "tasks failed. The failed tasks are: [First]."),
+        (lambda job, tell: 1 / 0, State.PIPELINE_STATE_FAILED, "division by zero"),
     ],
 )
 def test_runs_jobs(run, state, error):
     vertex = Vertex(run)
     assert create(vertex).name == NAME
     job = ended(vertex)
-    assert (job.state, job.error.message) == (state, error)
+    assert job.state == state
+    assert job.error.message.endswith(error)
     with pytest.raises(ApiError, match="already exists"):
         create(vertex)
     with pytest.raises(ApiError, match="has ended"):
@@ -67,11 +90,23 @@ def test_runs_jobs(run, state, error):
 
 def test_a_cancelled_job_stays_cancelled():
     go = threading.Event()
-    vertex = Vertex(lambda job: go.wait(10))
+    vertex = Vertex(lambda job, tell: go.wait(10))
     create(vertex)
     call(vertex, "CancelPipelineJob", "cancel_pipeline_job", name=NAME)
     go.set()
     assert ended(vertex).state == State.PIPELINE_STATE_CANCELLED
+
+
+def test_refuses_what_the_service_refuses():
+    vertex = Vertex()
+    for wrong, message in [
+        ({"root": "s3://bucket"}, "no gs:// URI"),
+        ({"epochs": 3}, "no parameter epochs"),
+        ({"job": "Job_1"}, "malformed"),
+    ]:
+        with pytest.raises(ApiError, match=message):
+            create(vertex, **wrong)
+    assert not vertex.pipelines.jobs
 
 
 def test_lists_pages_by_filter_and_refuses_what_it_does_not_know():

@@ -1,4 +1,4 @@
-"""A Vertex AI of one's own: models, endpoints and pipeline jobs over gRPC, in memory.
+"""A Vertex AI of one's own: models, endpoints, pipeline jobs, schedules over gRPC, in memory.
 
 Run as a program, since protobuf's registry is one a process: `python -m tests.emulators.vertex`
 prints the port it listens on, on loopback, and ends with its standard input. Methods, paths and
@@ -19,10 +19,13 @@ from concurrent import futures
 import grpc
 from google.longrunning import operations_pb2
 
+from tests.emulators import jobs
+from tests.emulators.clock import Clock
 from tests.emulators.endpoints import Endpoints
 from tests.emulators.models import Models
 from tests.emulators.pipelines import Pipelines
 from tests.emulators.resources import ApiError, Operations, invalid
+from tests.emulators.schedules import Schedules
 
 PACKAGE = "google.cloud.aiplatform.v1"
 
@@ -73,7 +76,7 @@ def request_types(service: str, module: str) -> dict[str, type]:
 class Vertex:
     """The services with their state, and what was asked of them."""
 
-    def __init__(self, run_job=None):
+    def __init__(self, run_job=jobs.run):
         self.lock = threading.RLock()
         self._run_job = run_job
         self._kept = {}
@@ -85,7 +88,10 @@ class Vertex:
         self.endpoints = Endpoints(self.operations)
         self.models = Models(self.operations, self.endpoints.endpoints)
         self.endpoints.models = self.models
-        self.pipelines = Pipelines(self.operations, self._run_job)
+        self.pipelines = Pipelines(self.operations, self._run_job, self.lock)
+        self.clock = Clock()
+        self.schedules = Schedules(self.operations, self.pipelines, self.clock)
+        self.pipelines.on_end = self.schedules.tick
         self.calls: list[str] = []
         self.refusals: dict[str, tuple[str, str]] = {}
 
@@ -122,8 +128,9 @@ class Vertex:
         Args:
             order: any of `reset`: true; `delay`: seconds that operations take; `fail`: method →
                 [code, message] that its next operation ends with; `refuse`: method →
-                [code's name, message] that its next call is answered with; `keep`, `restore`: a
-                name under which the state is kept and brought back.
+                [code's name, message] that its next call is answered with; `advance`: seconds
+                that the clock of schedules is moved by; `keep`, `restore`: a name under which
+                models and endpoints are kept and brought back.
         """
         with self.lock:
             if order.get("reset"):
@@ -131,6 +138,8 @@ class Vertex:
             self.operations.delay = order.get("delay", self.operations.delay)
             self.operations.failures |= order.get("fail", {})
             self.refusals |= order.get("refuse", {})
+            self.clock.advance(order.get("advance", 0))
+            self.schedules.tick()
             if name := order.get("keep"):
                 self._kept[name] = self._state(copy.deepcopy)
             if name := order.get("restore"):
@@ -151,6 +160,7 @@ SERVICES = {
     "ModelService": ("model_service", "models"),
     "EndpointService": ("endpoint_service", "endpoints"),
     "PipelineService": ("pipeline_service", "pipelines"),
+    "ScheduleService": ("schedule_service", "schedules"),
 }
 
 
