@@ -22,20 +22,22 @@ from schema.errors import CortexflowError
 
 PREFIX = "CORTEXFLOW_TRIGGER_"
 DRAIN_SECONDS = 30
+DATASET = "dataset"  # the runtime parameter that names the data of a run
 EXAMPLES = """
 examples:
   # Pub/Sub push to Vertex AI; deliveries are signed by one service account
   python -m pipeline.trigger --on vertex://PROJECT/LOCATION --package mri.vertex.yaml \\
-      --watch gs://BUCKET/datasets --pipeline-root gs://BUCKET/runs --host 0.0.0.0 \\
+      --watch gs://BUCKET/datasets --pipeline-root gs://BUCKET/runs \\
+      --param registry=gs://BUCKET/registry --host 0.0.0.0 \\
       --audience https://trigger.example.org --sender push@PROJECT.iam.gserviceaccount.com
 
   # MinIO inside a cluster, where a network policy says who may send
   python -m pipeline.trigger --on URI --package mri.kubeflow.yaml --watch s3://datasets \\
-      --host 0.0.0.0 --no-token
+      --param registry=/srv/cortexflow/registry --host 0.0.0.0 --no-token
 
   # what would this message start?
-  python -m pipeline.trigger --on URI --package FILE --watch gs://BUCKET --no-token \\
-      --dry-run --message message.json
+  python -m pipeline.trigger --on URI --package FILE --watch gs://BUCKET \\
+      --param registry=gs://BUCKET/registry --no-token --dry-run --message message.json
 
 Every option may be given by the environment, too: --watch by CORTEXFLOW_TRIGGER_WATCH (lists are
 separated by spaces), --pipeline-root by CORTEXFLOW_TRIGGER_PIPELINE_ROOT. Options win.
@@ -77,7 +79,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     option("name", "first part of the runs' names (new-data)", metavar="NAME")
     option("experiment", "experiment of the runs (new-data)", metavar="NAME")
     option("pipeline-root", "where artifacts go (the package's default)", metavar="URI")
-    several("parameter", "runtime parameter; VALUE is JSON, else text; repeatable", "KEY=VALUE")
+    several("param", "runtime parameter of all runs; repeatable", "NAME=VALUE")
     option("debounce", "seconds for which a dataset has to rest (5)", metavar="SECONDS")
     option("timeout", "seconds after which a submission is given up (60)", metavar="SECONDS")
     option("state", "folder of what it remembers; on a volume", "trigger-state", metavar="FOLDER")
@@ -93,21 +95,44 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     return made
 
 
-def settings_of(given: argparse.Namespace) -> Any:
+def _parameters(text: str, assignments: Sequence[str]) -> dict[str, Any]:
+    """Values for the package, which must lack none but the dataset's address."""
+    from pipeline.backends import packages
+
+    package = packages.read(text)
+    values = packages.given_parameters(package, assignments)
+    if DATASET not in package.parameters:
+        raise TriggerError(
+            f"The package takes no runtime parameter {DATASET!r}, so it cannot be told of new "
+            "data. Write it with this version's `cortexflow compile`."
+        )
+    if lacking := set(packages.missing(package, values)) - {DATASET}:
+        raise TriggerError(
+            f"The package needs values for {', '.join(sorted(lacking))}. Give each by --param "
+            "NAME=VALUE."
+        )
+    return values
+
+
+def settings_of(given: argparse.Namespace, package: str) -> Any:
     """The settings among the options.
+
+    Args:
+        given: the options.
+        package: text of the compiled pipeline, against which parameters are held.
 
     Returns:
         A `pipeline.trigger_service.TriggerSettings`.
 
     Raises:
         TriggerError: one is missing or out of range.
+        BackendError: the package is none, or does not take a parameter.
     """
     from pipeline.backends.opening import target_of
     from pipeline.trigger_service import TriggerSettings
 
-    for needed in ("on", "package"):
-        if not getattr(given, needed):
-            raise TriggerError(f"--{needed} is missing. See python -m pipeline.trigger --help")
+    if not given.on:
+        raise TriggerError("--on is missing. See python -m pipeline.trigger --help")
     watch = given.watch or given.watch_told
     if not watch:
         raise TriggerError(
@@ -116,9 +141,8 @@ def settings_of(given: argparse.Namespace) -> Any:
         )
     document: dict[str, Any] = {
         "on": given.on,
-        "package": given.package,
         "watch": watch,
-        "parameters": dict(map(_parameter, given.parameter or given.parameter_told)),
+        "parameters": _parameters(package, given.param or given.param_told),
         "dry_run": given.dry_run,
     }
     for name in ("suffix", "name", "experiment", "pipeline_root", "debounce", "timeout"):
@@ -134,16 +158,6 @@ def settings_of(given: argparse.Namespace) -> Any:
             for one in error.errors()
         )
         raise TriggerError(f"Settings are not valid: {told}.") from None
-
-
-def _parameter(assignment: str) -> tuple[str, Any]:
-    key, equals, text = assignment.partition("=")
-    if not equals or not key:
-        raise TriggerError(f"--parameter needs the form KEY=VALUE (received {assignment!r}).")
-    try:
-        return key, json.loads(text)
-    except json.JSONDecodeError:
-        return key, text
 
 
 def token_check(given: argparse.Namespace) -> Any:
@@ -191,14 +205,8 @@ def main(
 
     try:
         check = token_check(given)
-        settings = settings_of(given)
-        try:
-            package = Path(settings.package).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise TriggerError(
-                f"The package {settings.package} cannot be read: {error}. Make one with "
-                "`cortexflow compile PRESET --for kubeflow|vertex --out FILE`."
-            ) from error
+        package = _package(given.package)
+        settings = settings_of(given, package)
         with _book(Path(given.state), settings.dry_run) as book:
             trigger = Trigger(settings, package, book, opened)
             if given.message:
@@ -207,6 +215,18 @@ def main(
     except CortexflowError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+
+
+def _package(file: str | None) -> str:
+    if not file:
+        raise TriggerError("--package is missing. See python -m pipeline.trigger --help")
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TriggerError(
+            f"The package {file} cannot be read: {error}. Make one with `cortexflow compile "
+            "PRESET --for kubeflow|vertex --out FILE`."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -31,7 +31,6 @@ class TriggerSettings(BaseModel):
 
     Attributes:
         on: address of the backend, as `pipeline.backends.opening` knows it.
-        package: file of the compiled pipeline.
         watch: addresses below which datasets start runs.
         suffix: end of the name of the object that is written last; the dataset lies before it.
         name: of runs, before what tells them apart.
@@ -46,7 +45,6 @@ class TriggerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     on: str = Field(min_length=1)
-    package: str = Field(min_length=1)
     watch: tuple[str, ...] = Field(min_length=1)
     suffix: str = Field("/dataset.json", pattern=r"^/[^/]+$")
     name: str = Field("new-data", pattern=r"^[a-z][a-z0-9-]{0,39}$")

@@ -17,7 +17,18 @@ import pytest
 from tests.pipeline.file_backend import submitted
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = "pipelineInfo:\n  name: quickstart\n"
+PACKAGE = """
+pipelineInfo: {name: quickstart}
+root:
+  dag: {tasks: {}}
+  inputDefinitions:
+    parameters:
+      dataset: {parameterType: STRING}
+      registry: {parameterType: STRING}
+      model_name: {parameterType: STRING, defaultValue: severity}
+      teacher_epochs: {parameterType: NUMBER_INTEGER, defaultValue: 20}
+"""
+PARAMETERS = ("--param", "teacher_epochs=3", "--param", "registry=gs://runs/registry")
 
 
 def message(name="oasis/dataset.json", generation=1, bucket="scans", **more) -> dict:
@@ -70,7 +81,7 @@ def start(tmp_path):
         options = ["--on", "kubeflow://files", "--package", tmp_path / "package.yaml"]
         options += ["--watch", "gs://scans", "--port", "0", "--state", tmp_path / "state"]
         options += ["--debounce", debounce, "--pipeline-root", "gs://runs/root"]
-        options += ["--parameter", "teacher_epochs=3", "--no-token", *more]
+        options += [*PARAMETERS, "--no-token", *more]
         command = [sys.executable, "-m", "tests.pipeline.file_backend", tmp_path / "runs"]
         process = subprocess.Popen(
             [*map(str, command), *map(str, options)],
@@ -103,7 +114,11 @@ def test_a_finished_span_starts_one_run_however_often_it_is_told(start):
     assert first == {
         "package": PACKAGE,
         "name": first["name"],
-        "parameters": {"teacher_epochs": 3, "dataset": "gs://scans/oasis"},
+        "parameters": {
+            "teacher_epochs": 3,
+            "registry": "gs://runs/registry",
+            "dataset": "gs://scans/oasis",
+        },
         "pipeline_root": "gs://runs/root",
         "experiment": "new-data",
         "labels": {"trigger": "new-data", "object": first["name"][-12:]},
@@ -288,7 +303,7 @@ def test_one_message_is_tried_out(tmp_path):
         CORTEXFLOW_TRIGGER_ON="vertex://p/europe-west4",
         CORTEXFLOW_TRIGGER_PACKAGE=str(tmp_path / "p.yaml"),
         CORTEXFLOW_TRIGGER_WATCH="gs://elsewhere gs://scans/",
-        CORTEXFLOW_TRIGGER_PARAMETER="touches=gs://t model_name=severity",
+        CORTEXFLOW_TRIGGER_PARAM="registry=gs://r model_name=severity",
         CORTEXFLOW_TRIGGER_PIPELINE_ROOT="gs://runs",
     )
     assert answer.returncode == 0, answer.stderr
@@ -301,26 +316,32 @@ def test_one_message_is_tried_out(tmp_path):
         "pipeline_root": "gs://runs",
         "labels": {"trigger": "new-data", "object": told["labels"]["object"]},
         "parameters": {
-            "touches": "gs://t",
+            "registry": "gs://r",
             "model_name": "severity",
             "dataset": "gs://scans/oasis",
         },
     }
 
 
-GOOD = ("--on", "vertex://p/l", "--package", "pyproject.toml", "--watch", "gs://b", "--no-token")
+GOOD = ("--on", "vertex://p/l", "--package", "p.yaml", "--watch", "gs://b", "--no-token")
+GOOD = (*GOOD, *PARAMETERS)
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         (GOOD[2:], "--on is missing"),
+        (GOOD[:2] + GOOD[4:], "--package is missing"),
         (GOOD[:4] + GOOD[6:], "--watch is missing"),
-        (GOOD[:6], "--audience and --sender are missing"),
+        (GOOD[:6] + GOOD[7:], "--audience and --sender are missing"),
         ((*GOOD, "--sender", "a@b"), "--no-token checks nobody"),
         ((*GOOD, "--watch", "scans/"), "received 'scans/'"),
         ((*GOOD, "--debounce", "soon"), "--debounce"),
-        ((*GOOD, "--parameter", "epochs"), "KEY=VALUE"),
+        ((*GOOD, "--param", "epochs"), "name=value"),
+        ((*GOOD, "--param", "teacher_epoch=3"), "Did you mean teacher_epochs?"),
+        ((*GOOD, "--param", "teacher_epochs=many"), "NUMBER_INTEGER"),
+        (GOOD[:-2], "needs values for registry"),
+        ((*GOOD, "--package", str(ROOT / "pyproject.toml")), "is no YAML"),
         ((*GOOD, "--package", "absent.yaml"), "cortexflow compile"),
         ((*GOOD, "--on", "kubernetes://x"), "no place where pipelines run"),
         ((*GOOD, "--message", "absent.json"), "cannot be read"),
@@ -328,7 +349,9 @@ GOOD = ("--on", "vertex://p/l", "--package", "pyproject.toml", "--watch", "gs://
     ],
 )
 def test_what_is_asked_wrongly_is_said(options, reason, tmp_path):
-    answer = trigger(*options, CORTEXFLOW_TRIGGER_STATE=str(tmp_path))
+    (tmp_path / "p.yaml").write_text(PACKAGE)
+    placed = [str(tmp_path / one) if one == "p.yaml" else one for one in options]
+    answer = trigger(*placed, CORTEXFLOW_TRIGGER_STATE=str(tmp_path / "state"))
     assert answer.returncode == 1
     assert reason in answer.stderr
     assert "Traceback" not in answer.stderr

@@ -197,7 +197,7 @@ def asked(app: TriggerApp, headers: dict[str, str], body: bytes) -> tuple[int, d
 def test_the_service_asks_for_the_token(checked, tmp_path):
     check, _, headers = checked
     (tmp_path / "runs").mkdir()
-    settings = TriggerSettings(on="x", package="x", watch=("gs://scans",), debounce=0)
+    settings = TriggerSettings(on="x", watch=("gs://scans",), debounce=0)
     data = {"bucketId": "scans", "objectId": "a/dataset.json", "objectGeneration": "1"}
     attributes = data | {"eventType": "OBJECT_FINALIZE"}
     body = json.dumps({"message": {"attributes": attributes}}).encode()
@@ -225,7 +225,7 @@ def test_the_service_asks_for_the_token(checked, tmp_path):
 def test_a_service_that_cannot_fetch_keys_asks_to_be_tried_again(checked, tmp_path):
     check, source, headers = checked
     source.fails = True
-    settings = TriggerSettings(on="x", package="x", watch=("gs://scans",))
+    settings = TriggerSettings(on="x", watch=("gs://scans",))
     book = Book(tmp_path)
     app = TriggerApp(Trigger(settings, "p", book, lambda _: None), check)
     code, told = asked(app, headers(), b"{}")
@@ -235,7 +235,7 @@ def test_a_service_that_cannot_fetch_keys_asks_to_be_tried_again(checked, tmp_pa
 
 def test_a_disk_that_refuses_starts_nothing(tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
-    settings = TriggerSettings(on="x", package="x", watch=("gs://scans",), debounce=0)
+    settings = TriggerSettings(on="x", watch=("gs://scans",), debounce=0)
     book = Book(tmp_path / "state")
     app = TriggerApp(Trigger(settings, "p", book, lambda _: FileBackend(tmp_path / "runs")), None)
 
