@@ -6,13 +6,15 @@ there is to know of randomness, and a resumed run on one CPU ends with the weigh
 never interrupted.
 
 A state is one file, named after its place and the digest of its bytes. It is renamed into place
-when it is complete and on disk; the one before it stays, for the day this one cannot be read.
+when it is complete and on disk; the one before it stays, for the day this one cannot be read. Where
+states are kept behind an address, `trainer/remote_states.py` carries them.
 
 A stage that ends keeps its state: until the pipeline has recorded the model, a kill makes it run
 the stage again, which then has nothing left to train. What this costs in space is bounded by
 `make_room`.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -20,7 +22,7 @@ import os
 import re
 import shutil
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ import numpy as np
 from trainer.config import StageSettings
 from trainer.curves import Steps
 from trainer.errors import StateError
+from trainer.remote_states import RemoteFolder
 
 LOG = logging.getLogger(__name__)
 
@@ -123,7 +126,7 @@ def values(variables: Iterable[keras.Variable]) -> list[np.ndarray]:
 
 
 def save(
-    folder: Path,
+    folder: Path | RemoteFolder,
     state: TrainingState,
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
@@ -133,7 +136,7 @@ def save(
     """Writes the state beside its place, renames it there, then drops older ones.
 
     Args:
-        folder: of this training alone.
+        folder: of this training alone; a state of a remote one is copied up before this returns.
         state: beside the weights.
         model: as it is now.
         optimizer: as it is now.
@@ -166,6 +169,16 @@ def save(
     }
     arrays |= {f"steps/{name}": np.asarray(column) for name, column in state.steps.items()}
     arrays[DOCUMENT] = np.frombuffer(json.dumps(document).encode(), np.uint8)
+    if isinstance(folder, RemoteFolder):
+        _write(folder.local, arrays, state)
+        with _told(folder, "kept"):
+            folder.keep(NAME)
+    else:
+        _write(folder, arrays, state)
+
+
+def _write(folder: Path, arrays: dict[str, np.ndarray], state: TrainingState) -> None:
+    """Puts a state into its place, and drops those that it replaces."""
     partial = folder / PARTIAL
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -239,7 +252,7 @@ def load(path: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer) 
 
 
 def restore(
-    folder: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer
+    folder: Path | RemoteFolder, model: keras.Model, optimizer: keras.optimizers.Optimizer
 ) -> TrainingState:
     """Sets model and optimizer to the newest whole state.
 
@@ -254,11 +267,15 @@ def restore(
     Raises:
         StateError: the state is of another architecture, or may not be read.
     """
+    if isinstance(folder, RemoteFolder):
+        with _told(folder, "fetched"):
+            folder.fetch(NAME)
+        folder = folder.local
     path = newest(folder)
     return TrainingState() if path is None else load(path, model, optimizer)
 
 
-def make_room(folder: Path) -> None:
+def make_room(folder: Path | RemoteFolder) -> None:
     """Deletes older states of a stage, before it starts.
 
     The newest others stay, since another run may be waiting to be resumed, or training right now.
@@ -266,12 +283,34 @@ def make_room(folder: Path) -> None:
     Args:
         folder: the state to be continued, `…/<stage>-<fingerprint>`; it always stays and need not
             exist.
+
+    Raises:
+        StateError: they lie behind an address that cannot be read or written.
     """
     stage = folder.name.rpartition("-")[0]
+    if isinstance(folder, RemoteFolder):
+        with _told(folder, "looked for"):
+            ours = [each for each in folder.neighbours() if each.name.startswith(f"{stage}-")]
+            for each in ours[OTHERS_KEPT:]:
+                each.remove()
+        return
     others = [other for other in folder.parent.glob(f"{stage}-*") if other != folder]
     others.sort(key=lambda other: other.stat().st_mtime, reverse=True)
     for old in others[OTHERS_KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _told(folder: RemoteFolder, what: str) -> Iterator[None]:
+    """An address that fails, in the words of a training."""
+    try:
+        yield
+    except OSError as error:
+        raise StateError(
+            f"The states of the training cannot be {what} at {folder.address}: {error}. See that "
+            "it can be reached, and start the training again the same way; it goes on from the "
+            "last state that was kept there."
+        ) from error
 
 
 def _is_whole(path: Path) -> bool:

@@ -27,6 +27,7 @@ from trainer.errors import Preempted, TrainingDiverged
 from trainer.execution import Execution, Step
 from trainer.pace import Metrics, Pace, Progress, log_progress
 from trainer.preemption import StopRequest
+from trainer.remote_states import RemoteFolder
 
 LOG = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Workspace:
         unkept: what is said of a stopped training that has no `checkpoints`.
     """
 
-    checkpoints: Path | None = None
+    checkpoints: Path | RemoteFolder | None = None
     logs: Path | None = None
     progress: Progress = log_progress
     checkpoint_every_seconds: float = 300.0
@@ -126,7 +127,7 @@ def stage_seed(stage: str, *position: int) -> np.random.SeedSequence:
     return np.random.SeedSequence([zlib.crc32(stage.encode()), *position])
 
 
-def _restored(training: Training, folder: Path | None) -> TrainingState:
+def _restored(training: Training, folder: Path | RemoteFolder | None) -> TrainingState:
     if folder is None:
         return TrainingState()
     # The workers of an attempt before may be writing until all of this one's are there.

@@ -1,16 +1,20 @@
 """The door through which TFX's Trainer calls the three stages.
 
 `fn_args` is duck-typed; nothing here imports TFX. `custom_config` holds `stage` (settings as JSON),
-`classes` and `severity` (JSON lists), `checkpoint_root` (a folder that outlives a killed run) and
-`code_digest` (a hash of the training code: a stage half trained by other code starts anew).
+`classes` and `severity` (JSON lists), `checkpoint_root` (a place that outlives a killed run) and
+`code_digest` (a hash of the training code: a stage half trained by other code starts anew). Every
+place is a folder or an address that TensorFlow knows (`gs://…`).
 """
 
+import contextlib
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from schema import places
 from trainer import (
     bundle,
     checkpointing,
@@ -29,10 +33,11 @@ from trainer.config import (
     StageSettings,
     parse_stage,
 )
-from trainer.errors import StageError
+from trainer.errors import BundleError, StageError
 from trainer.examples import Examples
 from trainer.execution import Execution
 from trainer.loop import Workspace
+from trainer.remote_states import RemoteFolder
 from trainer.stages.distil import distil
 from trainer.stages.finetune import finetune
 from trainer.stages.pretrain import pretrain
@@ -51,8 +56,8 @@ class Job:
         eval_files: patterns of the validation split.
         base_model: the SavedModel that this stage starts from, if any; its bundle lies beside it.
         serving_model_dir: where the SavedModel goes; the bundle goes beside it.
-        logs: TensorBoard's folder, if any.
-        checkpoint_root: folder of all resumable states, if any.
+        logs: TensorBoard's folder, if any; behind an address it is filled when the stage ends.
+        checkpoint_root: where all resumable states are kept, if anywhere.
         code_digest: hash of the training code, if known.
     """
 
@@ -62,9 +67,9 @@ class Job:
     train_files: tuple[str, ...]
     eval_files: tuple[str, ...]
     base_model: str | None
-    serving_model_dir: Path
-    logs: Path | None
-    checkpoint_root: Path | None
+    serving_model_dir: str
+    logs: str | None
+    checkpoint_root: str | None
     code_digest: str | None
 
 
@@ -88,7 +93,7 @@ def read_job(fn_args: Any) -> Job:
     """Reads TFX's arguments.
 
     Raises:
-        StageError: `custom_config` lacks the stage or the class names, or a folder is an address.
+        StageError: `custom_config` lacks the stage or the class names.
         pydantic.ValidationError: the stage's settings are not valid.
     """
     config = fn_args.custom_config or {}
@@ -99,13 +104,6 @@ def read_job(fn_args: Any) -> Job:
             "stage's settings and the class names, both as JSON."
         )
     severity = json.loads(config.get("severity") or "null")
-    root = config.get("checkpoint_root")
-    _check_folders(
-        checkpoint_root=root,
-        serving_model_dir=fn_args.serving_model_dir,
-        model_run_dir=fn_args.model_run_dir,
-        base_model=fn_args.base_model,
-    )
     return Job(
         settings=parse_stage(config["stage"]),
         classes=tuple(json.loads(config["classes"])),
@@ -113,30 +111,20 @@ def read_job(fn_args: Any) -> Job:
         train_files=tuple(fn_args.train_files),
         eval_files=tuple(fn_args.eval_files or ()),
         base_model=fn_args.base_model or None,
-        serving_model_dir=Path(fn_args.serving_model_dir),
-        logs=Path(fn_args.model_run_dir) if fn_args.model_run_dir else None,
-        checkpoint_root=Path(root) if root else None,
+        serving_model_dir=str(fn_args.serving_model_dir).rstrip("/"),
+        logs=str(fn_args.model_run_dir) if fn_args.model_run_dir else None,
+        checkpoint_root=str(config.get("checkpoint_root") or "").rstrip("/") or None,
         code_digest=config.get("code_digest") or None,
     )
-
-
-def _check_folders(**folders: str | None) -> None:
-    """Refuses addresses: a path made of one is a folder of this machine, lost with it."""
-    for name, folder in folders.items():
-        if folder and "://" in str(folder):
-            raise StageError(
-                f"{name} is no folder that this process sees (received {str(folder)!r}). States, "
-                "logs and models are written to folders: mount the bucket (Vertex AI has it at "
-                "/gcs/BUCKET, Kubernetes by the Cloud Storage FUSE driver), and give the path "
-                "below the mount. Training files may stay gs:// addresses."
-            )
 
 
 def train_and_export(job: Job, progress: loop.Progress = loop.log_progress) -> Trained:
     """Runs a job from its files to its exported model, continuing where a killed run stopped.
 
-    Under several workers each calls it with the same job, `checkpoint_root` being a folder that
-    all of them see; the chief exports, and nobody leaves before that.
+    Under several workers each calls it with the same job, `checkpoint_root` being a place that
+    all of them see; the chief exports, and nobody leaves before that. What lies behind an address
+    is fetched first, and what belongs there is copied up when it is complete: states as they are
+    saved, the model and the curves in the end.
 
     Args:
         job: what to do.
@@ -147,27 +135,49 @@ def train_and_export(job: Job, progress: loop.Progress = loop.log_progress) -> T
     """
     settings = job.settings
     execution = Execution(settings.execution)  # before TensorFlow computes anything
-    base = bundle.load(bundle.beside(job.base_model)) if job.base_model else None
-    checkpoints = _checkpoints(job, base)
-    if checkpoints is not None and execution.is_chief:
-        checkpointing.make_room(checkpoints)
-    workspace = Workspace(checkpoints, job.logs, progress, settings.checkpoint_every_seconds)
-    train = examples.read(job.train_files, settings.input, job.classes)
-    if isinstance(settings, PretrainSettings):
-        # People held out are for probes alone, which images without labels do without.
-        held_out = examples.read_if_any(job.eval_files, settings.input, job.classes)
-        trained = pretrain(settings, train, held_out, workspace)
-    else:
-        held_out = examples.read(job.eval_files, settings.input, job.classes).labelled()
-        stage = finetune if isinstance(settings, FinetuneSettings) else distil
-        trained = stage(
-            settings, train, held_out, classes=job.classes, base=base, workspace=workspace
-        )
-    _export_once(execution, job, trained, train, held_out)
+    base = _base(job.base_model) if job.base_model else None
+    with contextlib.ExitStack() as scratch:
+        checkpoints = _checkpoints(job, base, scratch)
+        if checkpoints is not None and execution.is_chief:
+            checkpointing.make_room(checkpoints)
+        logs = scratch.enter_context(places.written(job.logs)) if job.logs else None
+        workspace = Workspace(checkpoints, logs, progress, settings.checkpoint_every_seconds)
+        train = examples.read(job.train_files, settings.input, job.classes)
+        if isinstance(settings, PretrainSettings):
+            # People held out are for probes alone, which images without labels do without.
+            held_out = examples.read_if_any(job.eval_files, settings.input, job.classes)
+            trained = pretrain(settings, train, held_out, workspace)
+        else:
+            held_out = examples.read(job.eval_files, settings.input, job.classes).labelled()
+            stage = finetune if isinstance(settings, FinetuneSettings) else distil
+            trained = stage(
+                settings, train, held_out, classes=job.classes, base=base, workspace=workspace
+            )
+        _export_once(execution, job, trained, train, held_out)
     return trained
 
 
-def _checkpoints(job: Job, base: Bundle | None) -> Path | None:
+def _base(saved_model: str) -> Bundle:
+    """The bundle beside a SavedModel.
+
+    Raises:
+        BundleError: there is none, or it is damaged.
+    """
+    if not places.is_remote(saved_model):
+        return bundle.load(bundle.beside(saved_model))
+    place = places.below(_parent(saved_model), "bundle")
+    try:
+        with places.fetched(place) as folder:
+            return bundle.load(folder)
+    except OSError as error:
+        raise BundleError(
+            f"No sound model bundle at {place}: {error}. Run the stage that writes it again."
+        ) from error
+
+
+def _checkpoints(
+    job: Job, base: Bundle | None, scratch: contextlib.ExitStack
+) -> Path | RemoteFolder | None:
     if job.checkpoint_root is None:
         return None
     # Pretraining learns no classes, and people held out are for its probes alone.
@@ -180,7 +190,22 @@ def _checkpoints(job: Job, base: Bundle | None) -> Path | None:
         job.code_digest,
         () if unsupervised else job.classes,
     )
-    return job.checkpoint_root / f"{job.settings.stage}-{mark}"
+    name = f"{job.settings.stage}-{mark}"
+    if not places.is_remote(job.checkpoint_root):
+        return Path(job.checkpoint_root) / name
+    local = scratch.enter_context(tempfile.TemporaryDirectory(prefix="cortexflow-states-"))
+    return RemoteFolder(places.below(job.checkpoint_root, name), Path(local))
+
+
+@contextlib.contextmanager
+def _exported(serving_model_dir: str) -> Iterator[Path]:
+    """Where a SavedModel may be written so that it, and all beside it, come to its place."""
+    with places.written(_parent(serving_model_dir)) as artifact:
+        yield artifact / serving_model_dir.rpartition("/")[2]
+
+
+def _parent(folder: str) -> str:
+    return folder.rstrip("/").rpartition("/")[0]
 
 
 def _export_once(
@@ -199,12 +224,19 @@ def _export_once(
 
 
 def _export(job: Job, trained: Trained, train: Examples, held_out: Examples | None) -> None:
+    with _exported(job.serving_model_dir) as folder:
+        _write(folder, job, trained, train, held_out)
+
+
+def _write(
+    folder: Path, job: Job, trained: Trained, train: Examples, held_out: Examples | None
+) -> None:
     settings: StageSettings = job.settings
     classes: Sequence[str] = () if trained.kind == "encoder" else job.classes
-    export.save(job.serving_model_dir, trained.model, settings.input, classes, trained.temperature)
+    export.save(folder, trained.model, settings.input, classes, trained.temperature)
     if isinstance(settings, DistilSettings):
         litert.export(
-            job.serving_model_dir / "litert",
+            folder / "litert",
             trained.model,
             settings.litert,
             input_settings=settings.input,
@@ -214,12 +246,8 @@ def _export(job: Job, trained: Trained, train: Examples, held_out: Examples | No
             quantized=trained.quantized,
         )
     if not isinstance(settings, PretrainSettings):
-        input_gate_export.export(
-            job.serving_model_dir, job.train_files, job.eval_files, settings.input_gate
-        )
+        input_gate_export.export(folder, job.train_files, job.eval_files, settings.input_gate)
     if classes:  # after all else, since it asks all that was exported
-        golden.record(job.serving_model_dir, settings.input.image_size, settings.input.channels)
+        golden.record(folder, settings.input.image_size, settings.input.channels)
     description = trained.described(settings, classes, job.severity)
-    bundle.save(
-        bundle.beside(str(job.serving_model_dir)), trained.model, description, trained.history
-    )
+    bundle.save(bundle.beside(str(folder)), trained.model, description, trained.history)

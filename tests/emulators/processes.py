@@ -7,7 +7,7 @@ import subprocess
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import grpc
@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextlib.contextmanager
-def program(module: str) -> Iterator[int]:
+def program(module: str, environment: Mapping[str, str] | None = None) -> Iterator[int]:
     """Runs a module that prints its port and ends with its standard input; gives the port."""
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", module],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | dict(environment or {}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -114,14 +114,14 @@ class KubeflowControl:
 
 
 @contextlib.contextmanager
-def kubeflow() -> Iterator[KubeflowControl]:
-    """A Kubeflow Pipelines API server."""
-    with program("tests.emulators.kfp_api") as port:
+def kubeflow(environment: Mapping[str, str] | None = None) -> Iterator[KubeflowControl]:
+    """A Kubeflow Pipelines API server; nodes run with this environment over the process's own."""
+    with program("tests.emulators.kfp_api", environment) as port:
         yield KubeflowControl(port)
 
 
 @contextlib.contextmanager
-def vertex() -> Iterator[VertexControl]:
-    """A Vertex AI."""
-    with program("tests.emulators.vertex") as port:
+def vertex(environment: Mapping[str, str] | None = None) -> Iterator[VertexControl]:
+    """A Vertex AI; nodes run with this environment over the process's own."""
+    with program("tests.emulators.vertex", environment) as port:
         yield VertexControl(port)

@@ -3,9 +3,9 @@
 Run as a program: `python -m tests.emulators.storage` prints the port it listens on, on loopback,
 keeps everything in memory and ends with its standard input. What the emulator lacks is mended
 here: it ignores `ifGenerationMatch`, on which compare-and-swap rests; it fails at an upload without
-bytes, by which TensorFlow makes a folder; it sends whoever came by https on to http; and it is no
-place for several requests at once. `POST /keep?name=N` and `POST /restore?name=N` keep the whole
-state and bring it back.
+bytes, by which TensorFlow makes a folder; it keeps the sizes of chunks as content; it sends whoever
+came by https on to http; and it is no place for several requests at once. `POST /keep?name=N` and
+`POST /restore?name=N` keep the whole state and bring it back.
 """
 
 import copy
@@ -114,6 +114,16 @@ class Handler(emulator.RequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+
+    def parse_request(self) -> bool:
+        """Lets `Transfer-Encoding` overrule `Content-Length` (RFC 9112, 6.3): TensorFlow has both.
+
+        The store would take the sizes of the chunks for content.
+        """
+        understood = super().parse_request()
+        if understood and "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+            del self.headers["Content-Length"]
+        return understood
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from trainer.config import (
 from trainer.errors import BundleError, StageError, TrainingDataError, TrainingDiverged
 from trainer.litert import CHECK, FLOAT, INT8
 from trainer.loop import Workspace
-from trainer.run_fn import read_job, run_fn
+from trainer.run_fn import run_fn
 from trainer.stages.finetune import finetune
 
 INPUT = InputSettings(image_size=32)
@@ -233,18 +233,3 @@ def test_refuses_a_job_without_settings(tmp_path, blobs):
     args = fn_args(tmp_path, FINETUNE, [blobs.train], [blobs.val], stage=None)
     with pytest.raises(StageError, match="lacks \\['stage'\\]"):
         run_fn(args)
-
-
-@pytest.mark.parametrize(
-    "name", ["checkpoint_root", "serving_model_dir", "model_run_dir", "base_model"]
-)
-def test_an_address_is_no_folder_to_write_to(tmp_path, name):
-    """`Path("gs://bucket/x")` would be a folder `gs:` of this machine, and be lost with it."""
-    args = fn_args(tmp_path, PRETRAIN, ["gs://bucket/train*"], [])
-    if name == "checkpoint_root":
-        args.custom_config[name] = "gs://bucket/x"
-    else:
-        setattr(args, name, "gs://bucket/x")
-    with pytest.raises(StageError, match=rf"{name} .*received 'gs://bucket/x'.* mount the bucket"):
-        read_job(args)
-    read_job(fn_args(tmp_path, PRETRAIN, ["gs://bucket/train*"], []))
