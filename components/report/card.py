@@ -114,6 +114,8 @@ def _decision(evidence: Evidence, judged: Judgement) -> Iterator[Block]:
     if pushed is not None:
         live = "was live" if pushed.live else "was not live"
         yield Text(f"In the registry as version {pushed.version}, which {live} at this writing.")
+    elif evidence.run.under_way:
+        yield Text("This card was written before the push: the registry knows what became of it.")
     elif evidence.decision is not None:
         yield Text("Nothing was put into the registry.")
     if evidence.decision is not None and evidence.decision.checks:
@@ -178,7 +180,9 @@ def _data(evidence: Evidence) -> Iterator[Block]:
         )
 
 
-def _set_aside(files: int, reasons: dict[str, int]) -> str:
+def _set_aside(files: int | None, reasons: dict[str, int]) -> str | None:
+    if files is None:
+        return None
     if not files:
         return "No file was set aside at import."
     told = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))

@@ -17,6 +17,7 @@ from schema.errors import CortexflowError
 Level = Literal["subject", "slice"]
 NodeState = Literal["ran", "cached", "failed", "skipped"]
 Metrics = dict[str, Any]
+UNDER_WAY = "under way"
 
 
 class EvidenceError(CortexflowError):
@@ -30,7 +31,8 @@ class Run(Strict):
     Attributes:
         started: ISO 8601 time with offset.
         seconds: wall time of the whole run.
-        status: the runner's word for how it ended, such as "finished" or "stopped".
+        status: the runner's word for how it ended, such as "finished" or "stopped"; UNDER_WAY
+            where the report is one of its nodes.
         message: the last line that the run printed; where it stopped, why.
         versions: package → version.
         command: what reproduces the run.
@@ -45,6 +47,11 @@ class Run(Strict):
     message: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     command: str = ""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it goes on after this: what follows is not known."""
+        return self.status == UNDER_WAY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Dataset(Strict):
         id_source: what named the people ("names", "clusters", …); None where nothing did.
         leaked: people are known to stand on both sides of the split.
         counts: split → class → count; unlabelled images under a class name of their own.
-        quarantined: files set aside at import.
+        quarantined: files set aside at import; None where that is not known.
         quarantine_reasons: reason → number of files.
     """
 
@@ -76,7 +83,7 @@ class Dataset(Strict):
     level: Level = "subject"
     leaked: bool = False
     counts: dict[str, dict[str, Count]] = dataclasses.field(default_factory=dict)
-    quarantined: int = 0
+    quarantined: int | None = 0
     quarantine_reasons: dict[str, int] = dataclasses.field(default_factory=dict)
     importer: str = ""
     id_source: str | None = None

@@ -44,11 +44,13 @@ CONTENTS = (
 )
 
 
-def render(evidence: Evidence) -> str:
+def render(evidence: Evidence, *, contents: bool = True) -> str:
     """Renders the report.
 
     Args:
         evidence: what is known of the run; whatever is missing is said to be missing.
+        contents: with links to its sections. Not where another page shows it in a frame of its own
+            (`srcdoc`): there such links lead to that other page.
 
     Returns:
         A complete HTML document.
@@ -61,12 +63,12 @@ def render(evidence: Evidence) -> str:
     return template.render(
         run=evidence.run,
         title=" ".join(filter(None, ["Run", evidence.run.id])),
-        facts=_facts(evidence),
+        facts=facts(evidence),
         verdict=verdict.verdict(evidence),
         stamps=verdict.stamps(evidence),
         stopped_at=verdict.stopped_at(evidence),
         unjudged=unjudged,
-        contents=CONTENTS,
+        contents=CONTENTS if contents else (),
         pushed=evidence.pushed,
         checks=verdict.checks(evidence, judged),
         judged=judged,
@@ -143,9 +145,10 @@ def _levels(evidence: Evidence) -> tuple[tuple[scores.Scores, ...], str]:
         return (), f"The student’s answers cannot be measured. {error}"
 
 
-def _facts(evidence: Evidence) -> list[str]:
+def facts(evidence: Evidence) -> list[str]:
+    """The run in a few words: what stands under a page's title."""
     run, dataset = evidence.run, evidence.dataset
-    facts = [
+    told = [
         f"preset {run.preset}" if run.preset else "",
         f"pipeline {run.pipeline}" if run.pipeline else "",
         f"data {dataset.name}" if dataset else "",
@@ -153,4 +156,4 @@ def _facts(evidence: Evidence) -> list[str]:
         f"took {duration(run.seconds)}" if run.seconds is not None else "",
         run.status,
     ]
-    return [fact for fact in facts if fact]
+    return [fact for fact in told if fact]

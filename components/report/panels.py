@@ -47,17 +47,22 @@ class Descriptors:
     current: str = ""
 
 
-def descriptors(evidence: Evidence) -> Descriptors:
-    """Draws each descriptor's distribution in train, and in test (or another split) over it."""
+def descriptors(evidence: Evidence, over: str | None = None) -> Descriptors:
+    """Draws each descriptor's distribution in train, and in another split over it.
+
+    Args:
+        evidence: with statistics, or without.
+        over: the other split; None: test, or whichever there is.
+    """
     splits = split_order(evidence.statistics)
     if not splits:
         return Descriptors((), ())
     others = [split for split in reversed(splits) if split != splits[0] and split in SPLITS]
-    reference, current = splits[0], (others or splits[1:] or [""])[0]
+    reference, current = splits[0], over or (others or splits[1:] or [""])[0]
     names = sorted({name for split in splits for name in evidence.statistics[split]})
     panels = tuple(
         _descriptor_panel(
-            f"d{position}",
+            f"d{position}" if over is None else f"{over}{position}",
             name,
             evidence.statistics[reference].get(name),
             evidence.statistics.get(current, {}).get(name),
