@@ -18,9 +18,11 @@ from cli import (
     phantom,
     registry,
     run,
+    schedule,
     schema,
     serve,
     study,
+    submit,
 )
 from schema.errors import CortexflowError
 
@@ -99,6 +101,8 @@ _mount(leakage.app, DATA)
 _mount(drift.app, DATA)
 _mount(run.app, PIPELINE, apart={"predict": MODELS})
 _mount(compile.app, PIPELINE)
+_mount(submit.app, PIPELINE)
+app.add_typer(schedule.app, name="schedule", rich_help_panel=PIPELINE)
 _mount(card.app, PIPELINE)
 app.add_typer(study.app, name="study", rich_help_panel=PIPELINE)
 app.add_typer(control.app, name="control", rich_help_panel=PIPELINE)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cli.backend_options import OnOption, complete_preset
+
 app = typer.Typer(no_args_is_help=True)
 
 WorkspaceOption = Annotated[
@@ -19,13 +21,6 @@ WorkspaceOption = Annotated[
         help="Folder for data, runs, metadata and the registry.",
     ),
 ]
-
-
-def complete_preset(incomplete: str) -> list[str]:
-    """Preset names for tab completion."""
-    from pipeline import presets
-
-    return [name for name in presets.names() if name.startswith(incomplete)]
 
 
 def complete_run(incomplete: str) -> list[str]:
@@ -118,11 +113,18 @@ def run(
 
 
 @app.command("runs")
-def list_runs(workspace: WorkspaceOption = None) -> None:
-    """List all runs with their outcome.
+def list_runs(on: OnOption = "local", workspace: WorkspaceOption = None) -> None:
+    """List all runs with their outcome; of a cluster the newest.
 
     cortexflow runs
+    cortexflow runs --on vertex://my-project/europe-west4
     """
+    if on != "local":
+        from cli import backend_tables
+        from pipeline.backends.opening import open_cluster
+
+        backend_tables.show_runs(open_cluster(on).runs(), on)
+        return
     from cli import tables
     from pipeline import runs
     from pipeline.workspace import Workspace
@@ -131,12 +133,22 @@ def list_runs(workspace: WorkspaceOption = None) -> None:
 
 
 @app.command()
-def show(run_id: RunArgument = "latest", workspace: WorkspaceOption = None) -> None:
+def show(
+    run_id: RunArgument = "latest", on: OnOption = "local", workspace: WorkspaceOption = None
+) -> None:
     """Show a run: its nodes, artifacts and metrics.
 
     cortexflow show
     cortexflow show quickstart-20260101-120000
+    cortexflow show latest --on kubeflow://kfp.example.org/team
     """
+    if on != "local":
+        from cli import backend_tables
+        from pipeline.backends.opening import named_run, open_cluster
+
+        backend = open_cluster(on)
+        backend_tables.show_run(backend.get(named_run(backend, run_id)))
+        return
     from cli import tables
     from pipeline import runs
     from pipeline.workspace import Workspace

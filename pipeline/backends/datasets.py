@@ -1,9 +1,11 @@
 """An imported dataset, copied to where every node of a cluster can read it."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 from pipeline.backends.interface import BackendError
+from schema import places
 from schema.errors import CortexflowError
 
 # Written last, so that a copy that was cut off is not taken for a dataset.
@@ -40,18 +42,24 @@ def place(dataset: Path, target: str) -> bool:
     Raises:
         BackendError: it cannot be written there.
     """
-    import tensorflow as tf
-
-    from schema import places
-
-    marker = f"{target}/{COMPLETE}"
+    failures: tuple[type[Exception], ...] = (OSError, CortexflowError)
     try:
-        if tf.io.gfile.exists(marker):
+        if not places.is_remote(target):  # a folder that the nodes mount; spares TensorFlow
+            marker = Path(target) / COMPLETE
+            if marker.is_file():
+                return False
+            shutil.copytree(dataset, target, dirs_exist_ok=True)
+            marker.touch()
+            return True
+        import tensorflow as tf
+
+        failures = (tf.errors.OpError, *failures)
+        if tf.io.gfile.exists(f"{target}/{COMPLETE}"):
             return False
         places.copy(str(dataset), target)
-        with tf.io.gfile.GFile(marker, "w") as file:
-            file.write("")
-    except (tf.errors.OpError, OSError, CortexflowError) as error:
+        with tf.io.gfile.GFile(f"{target}/{COMPLETE}", "w") as file:
+            file.write("complete\n")
+    except failures as error:
         raise BackendError(
             f"The dataset could not be copied to {target}: {error}. Check that the pipeline root "
             "is right and that you may write there (docs/running-on-clusters.md, Credentials)."

@@ -108,8 +108,12 @@ class Backend(Watched, Protocol):
         labels: Mapping[str, str],
         cache: bool = True,
         service_account: str = "",
+        version: str = "",
     ) -> Run:
-        """Starts a run of a compiled pipeline (YAML text)."""
+        """Starts a run of a compiled pipeline (YAML text).
+
+        With `version`, the name under which this very pipeline was uploaded, the run names it.
+        """
         ...
 
     def upload(self, package: str, *, name: str, version: str) -> str:

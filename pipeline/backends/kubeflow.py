@@ -47,49 +47,32 @@ class KubeflowBackend:
         labels: Mapping[str, str],
         cache: bool = True,
         service_account: str = "",
+        version: str = "",
     ) -> Run:
-        """Starts a run of a compiled pipeline (YAML text).
+        """Starts a run of a compiled pipeline (YAML text), or of a version of it that is kept.
 
         Labels are kept in the run's description: the API has no place of their own.
         """
         types = self._client.types
         found = packages.read(package)
+        if version and not cache:
+            raise BackendError(
+                f"A kept version runs as it is (received {version} without cache). Leave out "
+                "--no-cache or the version."
+            )
+        reference = self._version(found.name, version) if version else None
+        spec = (found if cache else found.without_cache()).for_kubeflow()
         body = types.V2beta1Run(
             display_name=name,
             description=_told(labels),
             experiment_id=self._experiment(experiment),
-            pipeline_spec=(found if cache else found.without_cache()).for_kubeflow(),
-            runtime_config=_runtime(types, parameters, pipeline_root),
-            service_account=service_account or None,
-        )
-        made = self._client.call("RunService", "run_service_create_run", body=body)
-        return self._run(made, found)
-
-    def submit_version(
-        self,
-        pipeline: str,
-        version: str,
-        *,
-        name: str,
-        parameters: Mapping[str, Any],
-        pipeline_root: str,
-        experiment: str,
-        labels: Mapping[str, str],
-        service_account: str = "",
-    ) -> Run:
-        """Starts a run of a version that was uploaded."""
-        types = self._client.types
-        reference = self._version(pipeline, version)
-        body = types.V2beta1Run(
-            display_name=name,
-            description=_told(labels),
-            experiment_id=self._experiment(experiment),
+            pipeline_spec=None if version else spec,
             pipeline_version_reference=reference,
             runtime_config=_runtime(types, parameters, pipeline_root),
             service_account=service_account or None,
         )
         made = self._client.call("RunService", "run_service_create_run", body=body)
-        return self.get(made.run_id)
+        return self._run(made, found)
 
     def upload(self, package: str, *, name: str, version: str) -> str:
         """Keeps a compiled pipeline as a version of a pipeline, made if it is not there.

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pipeline.backends.interface import Backend, Watched
     from pipeline.cluster import Target
 
-VARIABLE = "CORTEXFLOW_BACKEND"
 LOCAL = "local"
+LATEST = "latest"
 FORMS = "local, kubeflow://HOST[:PORT][/NAMESPACE], vertex://PROJECT/LOCATION"
 _SCHEMES: dict[str, "Target"] = {
     "kubeflow": "kubeflow",
@@ -95,3 +95,17 @@ def open_cluster(uri: str) -> "Backend":
     return KubeflowBackend(
         uri, f"{scheme}://{parts.netloc}{prefix}", namespace=folders[-1] if folders else ""
     )
+
+
+def named_run(backend: "Watched", run_id: str) -> str:
+    """The id of a run; `latest` is the newest there.
+
+    Raises:
+        BackendError: there is none yet.
+    """
+    if run_id != LATEST:
+        return run_id
+    newest = backend.runs(limit=1)
+    if not newest:
+        raise BackendError(f"There are no runs at {backend.uri} yet.")
+    return newest[0].id

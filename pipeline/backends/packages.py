@@ -121,11 +121,18 @@ def resources(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         count = device.get("resourceCount") or device.get("count", "")
         told[name] = {
             "image": container.get("image", ""),
-            "cpu": str(given.get("resourceCpuLimit") or given.get("cpuLimit") or ""),
-            "memory": str(given.get("resourceMemoryLimit") or given.get("memoryLimit") or ""),
+            "cpu": _quantity(given.get("resourceCpuLimit") or given.get("cpuLimit")),
+            "memory": _quantity(given.get("resourceMemoryLimit") or given.get("memoryLimit"), "GB"),
             "accelerator": f"{count} × {kind}" if kind else "",
         }
     return told
+
+
+def _quantity(told: Any, unit: str = "") -> str:
+    """Kubernetes' words as they are; a number with its unit; "" for nothing."""
+    if told in (None, ""):
+        return ""
+    return told if isinstance(told, str) else f"{told:.3g} {unit}".rstrip()
 
 
 def given_parameters(package: Package, assignments: Iterable[str]) -> dict[str, Any]:

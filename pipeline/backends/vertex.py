@@ -49,8 +49,11 @@ class VertexBackend:
         labels: Mapping[str, str],
         cache: bool = True,
         service_account: str = "",
+        version: str = "",
     ) -> Run:
         """Starts a run of a compiled pipeline (YAML text); the experiment is a label there."""
+        if version:
+            self.upload(package, name=name, version=version)
         found = packages.read(package)
         given = dict(labels) | ({EXPERIMENT: _slug(experiment)} if experiment else {})
         job = self._job(found, name, parameters, pipeline_root, given, cache, service_account)

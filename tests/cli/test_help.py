@@ -15,7 +15,20 @@ from schema.errors import CortexflowError
 ROOT = Path(__file__).resolve().parents[2]
 PANELS = {
     "Data": ["ingest", "phantom", "schema", "leakage", "drift"],
-    "Pipeline": ["run", "runs", "show", "report", "card", "study", "control"],
+    "Pipeline": [
+        "run",
+        "runs",
+        "show",
+        "report",
+        "compile",
+        "submit",
+        "logs",
+        "stop",
+        "schedule",
+        "card",
+        "study",
+        "control",
+    ],
     "Models": [
         "predict",
         "versions",

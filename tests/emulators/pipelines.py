@@ -70,7 +70,7 @@ class Pipelines:
         parameters = {
             key: json_format.MessageToDict(value) for key, value in runtime.parameter_values.items()
         }
-        spec = json_format.MessageToDict(given.pipeline_spec)
+        spec = _as_json(json_format.MessageToDict(given.pipeline_spec))
         try:
             work = jobs.new_job(spec, parameters, runtime.gcs_output_directory, _last(name))
         except jobs.Invalid as problem:
@@ -186,6 +186,15 @@ class Pipelines:
         return sum(
             job.schedule_name == schedule and job.state not in _ENDED for job in self.jobs.values()
         )
+
+
+def _as_json(value):
+    """Whole numbers as JSON has them: a protobuf Struct keeps all numbers as floats."""
+    if isinstance(value, dict):
+        return {key: _as_json(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_as_json(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _last(name: str) -> str:

@@ -115,15 +115,16 @@ def test_versions_are_kept_listed_and_run(kubeflow, kfp):
     assert kubeflow.versions("tiny") == ["main-2", "main-1"]
     with pytest.raises(BackendError, match="main-2 already exists"):
         kubeflow.upload(tiny.package(), name="tiny", version="main-2")
-    said = {"name": "kept", "parameters": {}, "pipeline_root": "", "experiment": "", "labels": {}}
-    run = kubeflow.submit_version("tiny", "main-1", **said)
+    run = tiny.submitted(kubeflow, tiny.package(), version="main-1")
     assert tiny.ended(kubeflow, run.id).status == "passed"
-    run = tiny.ended(kubeflow, kubeflow.submit_version("tiny", "main-2", **said).id)
+    run = tiny.ended(kubeflow, tiny.submitted(kubeflow, tiny.refusing(), version="main-2").id)
     assert (run.status, run.pipeline) == ("refused", "tiny")
     with pytest.raises(BackendError, match=r"no version 'main-3' \(versions: main-2, main-1\)"):
-        kubeflow.submit_version("tiny", "main-3", **said)
+        tiny.submitted(kubeflow, tiny.package(), version="main-3")
     with pytest.raises(BackendError, match="no pipeline 'tyni'"):
-        kubeflow.submit_version("tyni", "main-1", **said)
+        tiny.submitted(kubeflow, tiny.package(name="tyni"), version="main-1")
+    with pytest.raises(BackendError, match="Leave out --no-cache"):
+        tiny.submitted(kubeflow, tiny.package(), version="main-1", cache=False)
 
 
 def test_runs_are_listed_newest_first_over_pages(kubeflow):
