@@ -1,6 +1,8 @@
 """One run from start to record: data, DAG, outcome, report."""
 
 import fcntl
+import importlib.util
+import logging
 import signal
 import threading
 import time
@@ -10,16 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.outcome import GateStopped
-from pipeline import versions
+from pipeline import metadata, versions
 from pipeline.config import PipelineConfig
 from pipeline.inputs import OnNode, prepare_dataset, training_inputs
-from pipeline.runs import NodeState, RunFolder, RunRecord
+from pipeline.runs import UNFINISHED, NodeState, RunFolder, RunRecord
 from pipeline.workspace import Workspace
+from schema import places
 from schema.errors import CortexflowError
 from trainer.errors import Preempted
 
 if TYPE_CHECKING:
     from pipeline.training import Inputs
+
+
+LOG = logging.getLogger(__name__)
+REMOTE: dict[str, tuple[str, ...]] = {
+    "gs": (),
+    "s3": ("tensorflow_io", "boto3"),
+}  # what it needs besides
 
 
 class Busy(CortexflowError):
@@ -34,8 +44,13 @@ def check_local(config: PipelineConfig) -> None:
     """Refuses what only several processes can do, before anything is made for the run.
 
     Raises:
-        NotOnThisMachine: a stage wants several workers; a run here is one process.
+        NotOnThisMachine: a stage wants several workers; a run here is one process. Or the pipeline
+            root is an address that this installation does not know.
+        MetadataError: the setting `metadata` names no database, or has a password in it.
     """
+    if config.metadata is not None:
+        metadata.parsed(config.metadata)
+    _check_root(config.pipeline_root)
     wanting = [
         name for name, stage in config.stages.items() if stage.execution.strategy == "multi_worker"
     ]
@@ -46,6 +61,37 @@ def check_local(config: PipelineConfig) -> None:
             'processes call the trainer with TF_CONFIG: docs/training.md, "Devices and workers". '
             "For all devices of this machine: --set execution.strategy=mirrored"
         )
+
+
+def _check_root(root: str | None) -> None:
+    if root is None or not places.is_remote(root):
+        return
+    scheme, _, rest = root.partition("://")
+    if scheme not in REMOTE or not rest.strip("/"):
+        raise NotOnThisMachine(
+            f"pipeline_root is no place for artifacts (received {root!r}). Set it to a folder, to "
+            "gs://BUCKET/PATH or to s3://BUCKET/PATH."
+        )
+    missing = [name for name in REMOTE[scheme] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise NotOnThisMachine(
+            f"pipeline_root={root} needs {' and '.join(missing)}, which this installation lacks. "
+            "Install cortexflow[s3], or keep artifacts in a folder or at gs://BUCKET/PATH."
+        )
+
+
+def artifacts_root(config: PipelineConfig, workspace: Workspace, record: RunRecord) -> str:
+    """Where a run's artifacts go: the workspace's folder, or below the setting `pipeline_root`.
+
+    TFX names an artifact's folder by numbers that one metadata database gives out. A root that
+    several databases share needs a folder per run; it is the same when the run is resumed.
+    """
+    if config.pipeline_root is None:
+        return str(workspace.pipeline_root(config.name))
+    root = config.pipeline_root
+    if not places.is_remote(root):
+        root = str(Path(root).expanduser().absolute())
+    return places.below(root, config.name, f"{record.id}-{record.started:%f}")
 
 
 def execute(
@@ -92,11 +138,12 @@ def execute(
     dataset = None
     try:
         with _heeding_sigterm():
+            metadata.check(metadata.database(config, workspace))
             dataset = prepare_dataset(config.data, workspace, observe)
             inputs = training_inputs(config, workspace, dataset, record.baseline, observe)
             record = record.model_copy(update={"baseline": inputs.live_version})
             folder.write(record)
-            _run_dag(config, workspace, inputs, observe)
+            _run_dag(config, workspace, inputs, record, observe)
     except Preempted as error:
         close("interrupted", str(error))
         raise Preempted(
@@ -161,22 +208,24 @@ def _heeding_sigterm() -> Iterator[None]:
 
 
 def _run_dag(
-    config: PipelineConfig, workspace: Workspace, inputs: "Inputs", observe: OnNode
+    config: PipelineConfig,
+    workspace: Workspace,
+    inputs: "Inputs",
+    record: RunRecord,
+    observe: OnNode,
 ) -> None:
-    from tfx.orchestration import metadata
-
     from pipeline import local_runner
     from pipeline.training import create_training_pipeline
 
-    database = workspace.metadata(config.name)
-    database.parent.mkdir(parents=True, exist_ok=True)
+    database = metadata.database(config, workspace)
     dag = create_training_pipeline(
         config,
         inputs,
-        pipeline_root=str(workspace.pipeline_root(config.name)),
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(database)),
+        pipeline_root=artifacts_root(config, workspace, record),
+        metadata_connection_config=database.connection(),
     )
-    local_runner.run(dag, lambda event: observe(NodeState(**vars(event))))
+    with metadata.told(database):
+        local_runner.run(dag, lambda event: observe(NodeState(**vars(event))))
 
 
 def _gate_stop(error: BaseException | None) -> GateStopped | None:
@@ -199,8 +248,15 @@ def _report(
     from pipeline import documents
     from pipeline.evidence import collect
 
-    found = collect(config, workspace, record, dataset)
-    documents.publish(found, folder)
+    try:
+        found = collect(config, workspace, record, dataset)
+        documents.publish(found, folder)
+    except Exception:
+        if record.status not in UNFINISHED:
+            raise
+        # Mostly what broke the run itself, such as a server that is gone: that is what is told.
+        LOG.exception("No report of %s", record.id)
+        return record
     live = versions.registry(config, workspace).live()
     numbers = {
         "pushed_version": found.pushed.version if found.pushed else None,

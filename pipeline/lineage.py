@@ -8,6 +8,8 @@ from pathlib import Path
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
+from pipeline import metadata
+from pipeline.metadata import Database, SqliteFile
 from pipeline.runs import NodeState
 
 
@@ -23,18 +25,26 @@ class ArtifactRef:
 
 
 @contextmanager
-def opened(database: Path, *, write: bool = False) -> Iterator[metadata_store.MetadataStore]:
-    """A view of an existing MLMD file, read-only unless asked otherwise."""
-    modes = metadata_store_pb2.SqliteMetadataSourceConfig
-    config = metadata_store_pb2.ConnectionConfig()
-    config.sqlite.filename_uri = str(database)
-    config.sqlite.connection_mode = modes.READWRITE if write else modes.READONLY
-    yield metadata_store.MetadataStore(config)
+def opened(
+    place: Database | Path, *, write: bool = False
+) -> Iterator[metadata_store.MetadataStore]:
+    """A view of existing metadata; of a file read-only, unless asked otherwise.
+
+    Args:
+        place: as `pipeline.metadata.database` gives it, or the path of a SQLite file.
+        write: whether anything will be changed.
+
+    Raises:
+        MetadataError: a server cannot be reached, or went away.
+    """
+    database = SqliteFile(place) if isinstance(place, Path) else place
+    with metadata.told(database):
+        yield metadata.store(database, write=write)
 
 
-def annotate(database: Path, artifact: int, properties: dict[str, str]) -> None:
+def annotate(place: Database | Path, artifact: int, properties: dict[str, str]) -> None:
     """Adds custom properties to an artifact."""
-    with opened(database, write=True) as store:
+    with opened(place, write=True) as store:
         [found] = store.get_artifacts_by_id([artifact])
         for name, text in properties.items():
             found.custom_properties[name].string_value = text
@@ -68,9 +78,12 @@ def outputs(store: metadata_store.MetadataStore, execution_id: int) -> list[Arti
     ]
 
 
-def outputs_of_nodes(database: Path, nodes: Iterable[NodeState]) -> dict[str, list[ArtifactRef]]:
+def outputs_of_nodes(
+    place: Database | Path, nodes: Iterable[NodeState]
+) -> dict[str, list[ArtifactRef]]:
     """What each node of a run that ended well put out; nothing before the first node ran."""
-    if not database.is_file():
+    database = SqliteFile(place) if isinstance(place, Path) else place
+    if not database.exists():
         return {}
     with opened(database) as store:
         return {
