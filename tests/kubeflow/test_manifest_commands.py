@@ -3,12 +3,12 @@
 import re
 import shlex
 
-import click
 import pytest
 import typer
 
 from cli.main import app
 from pipeline import presets, trigger
+from pipeline.backends import packages
 from pipeline.backends.opening import target_of
 from pipeline.config import with_overrides
 from tests.kubeflow.kustomized import OVERLAYS, everything, named, pods
@@ -41,23 +41,30 @@ def commands(builds, name: str) -> list[list[str]]:
     return found
 
 
-def parsed(arguments: list[str]):
-    """Reads arguments as the command does; exits where it has no such option."""
+def check(arguments: list[str]) -> None:
+    """Holds arguments against the command: its name, its options, what it requires."""
     program, *rest = arguments
     if program == "python":
         assert rest[:2] == ["-m", "pipeline.trigger"]
-        return trigger.parser({}).parse_args(rest[2:])
+        trigger.parser({}).parse_args(rest[2:])
+        return
     assert program == "cortexflow"
-    group = typer.main.get_command(app)
-    context = click.Context(group)
-    while hasattr(group, "get_command"):
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
         name, *rest = rest
-        group = group.get_command(context, name)
-        assert group is not None, f"there is no command {name}"
-    for parameter in group.params:  # folders of the container are not on this machine
-        if isinstance(parameter.type, click.Path):
-            parameter.type = click.Path()
-    return group.make_context(group.name, list(rest), parent=context)
+        assert name in command.commands, f"there is no command {name}"
+        command = command.commands[name]
+    given = {word.split("=")[0] for word in rest if word.startswith("-")}
+    options = [each for each in command.params if each.param_type_name == "option"]
+    there = {name for each in options for name in (*each.opts, *each.secondary_opts)}
+    assert given <= there, f"no options {given - there}"
+    for each in options:
+        assert not each.required or given & {*each.opts}, each.name
+    flags = {name for each in options if each.is_flag for name in each.opts}
+    for word in rest:
+        assert not word.startswith("--") or ("=" in word) != (word in flags), word
+    positional = [each for each in command.params if each.param_type_name == "argument"]
+    assert len([word for word in rest if not word.startswith("-")]) == len(positional)
 
 
 @pytest.mark.parametrize("name", ["base", *OVERLAYS, "base with kserve"])
@@ -68,12 +75,15 @@ def test_every_command_is_one_that_there_is(builds, name):
     assert "cortexflow submit" in kinds
     for arguments in found:
         assert not re.search(r"\$\(", shlex.join(arguments)), "a setting is missing"
-        parsed(arguments)
+        check(arguments)
 
 
-def test_an_option_that_there_is_not_is_noticed():
-    with pytest.raises(click.NoSuchOption):
-        parsed(["cortexflow", "drift", "folder", "--permutation-count=3"])
+@pytest.mark.parametrize(
+    "arguments", ["drift data --permutation-count=3", "audit prove", "drift", "submit mri --wait"]
+)
+def test_a_command_that_there_is_not_is_noticed(arguments):
+    with pytest.raises(AssertionError):
+        check(["cortexflow", *arguments.split()])
 
 
 @pytest.mark.parametrize("name", ["base", *OVERLAYS])
@@ -92,22 +102,38 @@ def test_settings_are_settings_of_the_config(builds, name):
 
 
 @pytest.mark.parametrize("name", ["base", *OVERLAYS])
-def test_the_trigger_starts_with_its_settings(builds, name):
+def test_the_trigger_starts_with_its_settings(builds, name, package):
     """Options and environment together are settings that it accepts."""
     [arguments] = [each for each in commands(builds, name) if each[0] == "python"]
     known = settings_of(builds, name)
     if name == "base":  # who may send is the overlays' to say
         known = known | {"CORTEXFLOW_TRIGGER_NO_TOKEN": "true"}
     given = trigger.parser(known).parse_args(arguments[3:])
-    settings = trigger.settings_of(given)
+    settings = trigger.settings_of(given, package)
     assert settings.on == known["CORTEXFLOW_BACKEND"]
+    assert settings.pipeline_root == known["PIPELINE_ROOT"]
     assert settings.parameters["registry"] == known["CORTEXFLOW_REGISTRY"]
-    check = trigger.token_check(given)
-    assert (check is None) == (not name.startswith("prod"))
+    assert (trigger.token_check(given) is None) == (not name.startswith("prod"))
 
 
-def test_parameters_of_the_trigger_are_the_pipelines(builds):
-    assert target_of(settings_of(builds, "base")["CORTEXFLOW_BACKEND"]) == "kubeflow"
-    [arguments] = [each for each in commands(builds, "base") if each[0] == "python"]
-    names = {each.split("=")[1] for each in arguments if each.startswith("--param=")}
-    assert names == {"registry", "checkpoint_root", "touches"}
+@pytest.fixture(scope="module")
+def package() -> str:
+    """The pipeline as the init container compiles it."""
+    from pipeline.compiling import compile_pipeline
+
+    return compile_pipeline(presets.load("quickstart"), "kubeflow").yaml
+
+
+@pytest.mark.parametrize("name", ["base", *OVERLAYS])
+def test_parameters_are_the_pipelines(builds, name, package):
+    """Both who submit give all that a pipeline needs, and nothing that it does not know."""
+    assert target_of(settings_of(builds, name)["CORTEXFLOW_BACKEND"]) == "kubeflow"
+    known = packages.read(package)
+    tried = 0
+    for arguments in commands(builds, name):
+        given = [each.removeprefix("--param=") for each in arguments if each.startswith("--param=")]
+        if given:
+            tried += 1
+            values = packages.given_parameters(known, given)
+            assert set(packages.missing(known, values)) <= {"dataset"}
+    assert tried == 2
