@@ -172,7 +172,8 @@ def _dataset(
     told = datasets.lineage(config, None, weights)
     if not facts.get("classes"):
         return None, told
-    return datasets.counted(collecting.tables(found), facts, address or "dataset"), told
+    name = address.rstrip("/").rpartition("/")[-1] or "dataset"
+    return datasets.counted(collecting.tables(found), facts, name), told
 
 
 def writers(
@@ -240,13 +241,12 @@ def write(uri: str, text: str) -> None:
     if path is not None and not _bucket(uri).is_dir():
         path = None
     if path is None and places.is_remote(uri):
-        import tensorflow as tf
-
-        with tf.io.gfile.GFile(uri, "w") as file:
-            file.write(text)
+        places.write_bytes(uri, text.encode())
         return
     path = path or Path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        path.rmdir()  # of launchers that make a folder for each output; empty, or this is an error
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(text)
     beside.replace(path)

@@ -19,7 +19,7 @@ from components.report.samples import choose_samples
 from evaluation import predictions as prediction_tables
 from evaluation.outcome import Decision
 from evaluation.predictions import SplitTable
-from schema import features
+from schema import features, places
 
 STAGES = {"pretrain": "Pretrainer", "teacher": "Teacher", "student": "Student"}
 BUNDLE, SERVING = "bundle", "Format-Serving"  # folders of a model
@@ -211,7 +211,7 @@ def _wanted(table: SplitTable, judged: report.Predictions) -> dict[str, int]:
 
 def _samples(artifact: Found, wanted: Mapping[str, int]) -> tuple[report.Sample, ...]:
     """Encoded bytes of the images, found by their digest; nothing is copied to find them."""
-    images = _images(f"{artifact.uri.rstrip('/')}/Split-test", set(wanted))
+    images = _images(places.below(artifact.uri, "Split-test"), set(wanted))
     return tuple(
         report.Sample(row, images[digest]) for digest, row in wanted.items() if digest in images
     )

@@ -17,7 +17,7 @@ from evaluation.predictions import SplitTable
 from ingest.datasets import Dataset, read_dataset
 from schema import places
 
-DOCUMENTS = ("dataset.json", "splits.json", "span-*/report.json")
+DOCUMENTS = ("dataset.json", "splits.json")
 
 
 def described(found: Dataset) -> report.Dataset:
@@ -62,6 +62,7 @@ def counted(tables: Tables | None, facts: Mapping[str, Any], name: str) -> repor
         level="slice" if by_slice else "subject",
         leaked=bool(facts.get("leaked")),
         counts={split: _counts(table, classes) for split, table in (tables or {}).items()},
+        quarantined=None,
     )
 
 
@@ -81,19 +82,16 @@ def documents(address: str) -> Iterator[Dataset]:
     Raises:
         DatasetError: it is no dataset.
         SplitError: its split is missing, or was changed.
+        OSError: the address cannot be read.
     """
     if not places.is_remote(address):
         yield read_dataset(address)
         return
-    import tensorflow as tf
-
-    root = address.rstrip("/")
     with tempfile.TemporaryDirectory(prefix="cortexflow-dataset-") as scratch:
-        for pattern in DOCUMENTS:
-            for source in tf.io.gfile.glob(f"{root}/{pattern}"):
-                target = Path(scratch) / source[len(root) + 1 :]
-                target.parent.mkdir(exist_ok=True)
-                tf.io.gfile.copy(source, str(target))
+        spans = [name for name in places.listed(address) if name.startswith("span-")]
+        for name in (*DOCUMENTS, *(f"{span}/report.json" for span in spans)):
+            with contextlib.suppress(FileNotFoundError):  # who reads it says what is missing
+                places.copy_file(places.below(address, name), str(Path(scratch) / name))
         yield read_dataset(scratch)
 
 

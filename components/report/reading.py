@@ -1,7 +1,7 @@
 """Files of artifacts by local path, wherever the artifacts lie."""
 
 import contextlib
-import os
+import posixpath
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
     A path that it gives need not exist: what is missing at the address is missing here.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._scratch = contextlib.ExitStack()
         self._copies: dict[str, Path] = {}
 
@@ -33,13 +33,11 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
         """The path of one file of an artifact."""
         if not places.is_remote(uri):
             return Path(uri) / name
-        address = f"{uri.rstrip('/')}/{name}"
+        address = places.below(uri, name)
         if address not in self._copies:
-            import tensorflow as tf  # its filesystems know the addresses that TFX knows
-
-            target = self._room() / os.path.basename(name)
-            if tf.io.gfile.exists(address):
-                tf.io.gfile.copy(address, str(target))
+            target = self._room() / posixpath.basename(name)
+            with contextlib.suppress(FileNotFoundError):
+                places.copy_file(address, str(target))
             self._copies[address] = target
         return self._copies[address]
 
@@ -47,7 +45,7 @@ class Reader(contextlib.AbstractContextManager["Reader"]):
         """The path of a folder of an artifact, or of all of it."""
         if not places.is_remote(uri):
             return Path(uri) / name
-        address = f"{uri.rstrip('/')}/{name}".rstrip("/")
+        address = places.below(uri, name) if name else uri
         if address not in self._copies:
             target = self._room()
             with contextlib.suppress(FileNotFoundError):

@@ -121,6 +121,39 @@ def write_run(root: Path, evidence, *, anomaly: str = "") -> dict[str, Path]:
     return found
 
 
+def write_dataset(folder: Path) -> None:
+    """The documents of an imported dataset, and one file of images that nobody should ask for."""
+    from ingest.datasets import DatasetInfo, Finding, ImportReport, Tally
+    from ingest.splits import SplitSettings, SplitsFile
+
+    facts, span = Facts(), folder / "span-1"
+    (span / "train").mkdir(parents=True)
+    (span / "train" / "data-00000-of-00001.tfrecord.gz").write_bytes(b"not to be read")
+    info = DatasetInfo(
+        name="phantoms",
+        classes=facts.classes,
+        severity=facts.severity,
+        level="subject",
+        channels=1,
+        importer="folders",
+        source="made up",
+        leaked=False,
+        spans=("span-1",),
+    )
+    (folder / "dataset.json").write_text(info.model_dump_json())
+    SplitsFile.of(SplitSettings(), {"one": "train", "two": "test"}).write(folder / "splits.json")
+    ImportReport(
+        span="span-1",
+        fingerprint="ab12",
+        layout="folders",
+        source="made up",
+        evidence=(),
+        received=9,
+        counts={"train": {"NonDemented": Tally(images=8, subjects=4)}},
+        quarantined=(Finding(path="a.png", reason="truncated", detail=""),),
+    ).write(span / "report.json")
+
+
 def executor_input(artifacts, folder, *, facts=None, asked=None, **parameters) -> str:
     """What Kubeflow's launcher hands over: JSON in the form of its ExecutorInput."""
     facts = facts or Facts()

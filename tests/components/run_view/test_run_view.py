@@ -14,7 +14,12 @@ from components.run_view_outputs import OF_DATA, PAGES_OF_DATA, outputs, roc_nam
 from evaluation import predictions as tables
 from pipeline.facts import Facts
 from tests.components.run_report.conftest import build
-from tests.components.run_view.run_artifacts import executor_input, table, write_run
+from tests.components.run_view.run_artifacts import (
+    executor_input,
+    table,
+    write_dataset,
+    write_run,
+)
 from trainer import metrics
 
 PAGES = ("report", "statistics_view", "data_checks", "model_card")
@@ -169,6 +174,7 @@ def test_data_alone_give_their_pages(refused_artifacts, tmp_path, undrawn):
 
 def test_nothing_at_all_is_said_in_words(tmp_path):
     told = run({}, tmp_path)
+    assert "The split is by person" not in (tmp_path / "statistics_view").read_text()
     assert told["confusion_matrix"]["metadata"] == {} == told["roc_NonDemented"]["metadata"]
     assert told["metrics"]["metadata"] == {}
     assert "No decision" in (tmp_path / "report").read_text()
@@ -267,6 +273,36 @@ def test_artifacts_behind_an_address_are_read_and_written_through_tensorflow(
     for page in PAGES:
         with tf.io.gfile.GFile(f"ram://view/{page}") as file:
             assert file.read() == (tmp_path / "near" / page).read_text()
+
+
+@pytest.mark.parametrize("root", ["ram://dataset", "folder"])
+def test_a_dataset_in_reach_tells_of_itself(root, artifacts, tmp_path, undrawn):
+    """Its documents alone are copied from an address: it may hold millions of images."""
+    from schema import places
+
+    folder = tmp_path / "phantoms"
+    write_dataset(folder)
+    if root.startswith("ram"):
+        places.copy(str(folder), root)
+        folder = root
+    text = executor_input(artifacts, tmp_path, dataset=str(folder))
+    found = run_view.gather(read_request(text))
+    assert (found.dataset.name, found.dataset.importer) == ("phantoms", "folders")
+    assert found.dataset.counts["train"]["NonDemented"].subjects == 4
+    assert found.dataset.quarantine_reasons == {"truncated": 1}
+    assert found.lineage["images of span-1 (fingerprint)"] == "ab12"
+    assert "split by person (SHA-256)" in found.lineage
+
+
+def test_a_dataset_out_of_reach_is_counted_from_the_answers(artifacts, tmp_path, passed_run):
+    text = executor_input(artifacts, tmp_path, dataset=str(tmp_path / "gone"))
+    found = run_view.gather(read_request(text)).dataset
+    assert (found.name, found.level) == ("gone", "subject")
+    assert found.quarantined is None  # not known, which is not none
+    for label, name in enumerate(passed_run.dataset.classes):
+        of = passed_run.predictions
+        people = np.unique(of.subjects[of.labels == label])
+        assert found.counts["test"][name].subjects == len(people)
 
 
 def test_names_of_curves_hold_no_odd_letters():
