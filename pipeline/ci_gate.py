@@ -23,18 +23,22 @@ TAIL = 30  # lines of output that are kept
 MAX_LINE = 400
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _ADDRESS = re.compile(r"https?://[^\s<>()\"'\]]+")
-_SIGNS = {"passed": "✅", "refused": "⛔", "insufficient evidence": "❔"}
+_SIGNS = {"refused": "⛔", "insufficient evidence": "❔"}
 
 
-def outcome(code: int) -> str:
-    """What an exit code says, in a word."""
+def outcome(code: int, success: str = "passed") -> str:
+    """What an exit code says, in a word; `success` is what 0 says."""
+    if code == 0:
+        return success
     told = {number: name for name, number in EXIT_CODES.items()}
     if code in (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGINT):
         return "stopped"
     return told.get(code, "failed")
 
 
-def summary(title: str, code: int, lines: Sequence[str], address: str = "") -> str:
+def summary(
+    title: str, code: int, lines: Sequence[str], address: str = "", success: str = "passed"
+) -> str:
     """Markdown about a command that ended.
 
     Args:
@@ -42,11 +46,15 @@ def summary(title: str, code: int, lines: Sequence[str], address: str = "") -> s
         code: its exit code.
         lines: the end of its output, plain text.
         address: where people look at the run, "" where there is nothing to look at.
+        success: what exit code 0 says.
     """
-    word = outcome(code)
+    word = outcome(code, success)
     said = [line for line in lines if line.strip()]
     reason = said[-1].strip() if said else "It said nothing."
-    parts = [f"### {_SIGNS.get(word, '❌')} {title}: {word} (exit code {code})", ""]
+    parts = [
+        f"### {_SIGNS.get(word, '❌' if code else '✅')} {title}: {word} (exit code {code})",
+        "",
+    ]
     parts += [f"> {_escaped(reason)}", ""]
     if address:
         parts += [f"Run: <{address}>", ""]
@@ -107,6 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
         description="Run a command, tell its outcome in the job's summary, exit as it does.",
     )
     parser.add_argument("--title", required=True, help="what is done, for the summary")
+    parser.add_argument("--success", default="passed", help="what exit code 0 says (passed)")
     parser.add_argument("command", nargs="+", help="after --")
     given = parser.parse_args(arguments)
     try:
@@ -117,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(lines[0], file=sys.stderr)
     if place := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(place).open("a", encoding="utf-8") as file:
-            file.write(summary(given.title, code, lines, address))
+            file.write(summary(given.title, code, lines, address, given.success))
     if code and os.environ.get("GITHUB_ACTIONS") == "true":
         reason = next((line for line in reversed(lines) if line.strip()), "no output")
         print(f"::error title={_property(f'{given.title}: {outcome(code)}')}::{_data(reason)}")

@@ -22,6 +22,7 @@ from schema.errors import CortexflowError
 
 PREFIX = "CORTEXFLOW_TRIGGER_"
 DRAIN_SECONDS = 30
+PLACES = ("pipeline_root", "service_account")
 DATASET = "dataset"  # the runtime parameter that names the data of a run
 EXAMPLES = """
 examples:
@@ -79,6 +80,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     option("name", "first part of the runs' names (new-data)", metavar="NAME")
     option("experiment", "experiment of the runs (new-data)", metavar="NAME")
     option("pipeline-root", "where artifacts go (the package's default)", metavar="URI")
+    option("service-account", "under which nodes run (the cluster's own)", metavar="NAME")
     several("param", "runtime parameter of all runs; repeatable", "NAME=VALUE")
     option("debounce", "seconds for which a dataset has to rest (5)", metavar="SECONDS")
     option("timeout", "seconds after which a submission is given up (60)", metavar="SECONDS")
@@ -145,7 +147,7 @@ def settings_of(given: argparse.Namespace, package: str) -> Any:
         "parameters": _parameters(package, given.param or given.param_told),
         "dry_run": given.dry_run,
     }
-    for name in ("suffix", "name", "experiment", "pipeline_root", "debounce", "timeout"):
+    for name in ("suffix", "name", "experiment", "debounce", "timeout", *PLACES):
         if getattr(given, name) is not None:
             document[name] = getattr(given, name)
     target_of(given.on)  # raises where it is none

@@ -36,6 +36,7 @@ class TriggerSettings(BaseModel):
         name: of runs, before what tells them apart.
         experiment: that they belong to.
         pipeline_root: where their artifacts go; "": the package's default.
+        service_account: under which nodes run; "": the cluster's own.
         parameters: further runtime parameters, by name.
         debounce: seconds for which a dataset has to rest before its run starts.
         timeout: seconds after which a submission is given up and the message refused.
@@ -50,6 +51,7 @@ class TriggerSettings(BaseModel):
     name: str = Field("new-data", pattern=r"^[a-z][a-z0-9-]{0,39}$")
     experiment: str = "new-data"
     pipeline_root: str = ""
+    service_account: str = ""
     parameters: dict[str, Any] = {}
     debounce: float = Field(5.0, ge=0, le=300)
     timeout: float = Field(60.0, gt=0, le=540)
@@ -280,5 +282,6 @@ class Trigger:
             pipeline_root=self.settings.pipeline_root,
             experiment=self.settings.experiment,
             labels=made.labels,
+            service_account=self.settings.service_account,
         )
         return run, False

@@ -66,6 +66,16 @@ def test_a_log_gives_no_orders_to_the_runner(tmp_path):
     assert after == f"::{before.removeprefix('::stop-commands::')}::"
 
 
+def test_a_run_that_was_only_submitted_did_not_pass(tmp_path):
+    summary = tmp_path / "s.md"
+    gate_of = [sys.executable, "-m", "pipeline.ci_gate", "--title", "t", "--success", "submitted"]
+    environment = os.environ | {"GITHUB_STEP_SUMMARY": str(summary)}
+    answer = subprocess.run([*gate_of, "--", "true"], cwd=ROOT, env=environment, check=False)
+    assert answer.returncode == 0
+    assert "t: submitted (exit code 0)" in summary.read_text()
+    assert "passed" not in summary.read_text()
+
+
 def test_elsewhere_only_the_output_is_shown():
     answer = gate("import sys; print('why'); sys.exit(2)")
     assert (answer.returncode, answer.stdout) == (2, "why\n")

@@ -27,7 +27,19 @@ class FileBackend:
         if (self._folder / "down").exists():
             raise BackendError("The cluster cannot be reached: connection refused.")
 
-    def submit(self, package, *, name, parameters, pipeline_root, experiment, labels, cache=True):
+    def submit(
+        self,
+        package,
+        *,
+        name,
+        parameters,
+        pipeline_root,
+        experiment,
+        labels,
+        cache=True,
+        service_account="",
+        version="",
+    ):
         """Writes a run's file."""
         self._reach()
         if (self._folder / "slow").exists():
@@ -39,6 +51,7 @@ class FileBackend:
             "pipeline_root": pipeline_root,
             "experiment": experiment,
             "labels": dict(labels),
+            "service_account": service_account,
         }
         number = len(list(self._folder.glob("run-*.json"))) + 1
         draft = self._folder / f"draft-{number}"

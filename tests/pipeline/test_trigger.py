@@ -81,7 +81,7 @@ def start(tmp_path):
         options = ["--on", "kubeflow://files", "--package", tmp_path / "package.yaml"]
         options += ["--watch", "gs://scans", "--port", "0", "--state", tmp_path / "state"]
         options += ["--debounce", debounce, "--pipeline-root", "gs://runs/root"]
-        options += [*PARAMETERS, "--no-token", *more]
+        options += [*PARAMETERS, "--service-account", "nodes", "--no-token", *more]
         command = [sys.executable, "-m", "tests.pipeline.file_backend", tmp_path / "runs"]
         process = subprocess.Popen(
             [*map(str, command), *map(str, options)],
@@ -121,6 +121,7 @@ def test_a_finished_span_starts_one_run_however_often_it_is_told(start):
         },
         "pipeline_root": "gs://runs/root",
         "experiment": "new-data",
+        "service_account": "nodes",
         "labels": {"trigger": "new-data", "object": first["name"][-12:]},
     }
     # What is told late of an older state was read by the run of the newer one.
