@@ -27,7 +27,7 @@ PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test test-all: export CUDA_VISIBLE_DEVICES := -1
 test test-all: export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help setup quickstart test test-all lint format bench bench-training bench-labels bench-env bench-serving serve-env clean
+.PHONY: help setup quickstart test test-all lint golden format bench bench-training bench-labels bench-env bench-serving serve-env clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) \
@@ -51,6 +51,10 @@ lint: .venv/.synced ## Check style, types, imports between rooms, and for secret
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify --baseline .secrets.baseline
+
+golden: .venv/.synced ## Compile the pipelines that the tests compare with, after a change on purpose
+	@for target in kubeflow vertex; do $(BIN)/cortexflow compile quickstart --for $$target \
+		--out kubeflow/golden/quickstart-$$target.yaml || exit 1; done
 
 format: .venv/.synced ## Rewrite the code in the project's style
 	@$(BIN)/ruff check --fix .

@@ -5,7 +5,7 @@ of distributed training are made from it, and nothing else decides about CPU, me
 """
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -56,11 +56,16 @@ class NodeResources(Settings):
     timeout_minutes: PositiveInt | None = None
     cache: bool | None = None
 
-    @field_validator("cpu", "memory")
+    @field_validator("cpu", "memory", mode="before")
     @classmethod
-    def _quantity(cls, value: str | None, info) -> str | None:
+    def _quantity(cls, value: Any, info) -> Any:
+        """Text; a number, as `--set cluster.nodes.Teacher.cpu=8` gives one, is written out."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = f"{value:g}"
+        if not isinstance(value, str):
+            return value
         form = CPU if info.field_name == "cpu" else MEMORY
-        if value is not None and not form.fullmatch(value):
+        if not form.fullmatch(value):
             example = "2 or 500m" if info.field_name == "cpu" else "8Gi or 512Mi"
             raise ValueError(f"no Kubernetes quantity; write for example {example}")
         return value
@@ -114,6 +119,7 @@ NODES: dict[str, NodeResources] = {
     "Predictor": NodeResources(memory="8Gi"),
     "Evaluator": NodeResources(memory="8Gi"),
     "ModelGate": NodeResources(),
+    "DataView": NodeResources(cache=False),
     "RunView": NodeResources(cache=False),
     "StopOnRefusal": _STOP,
     "StopOnInsufficientEvidence": _STOP,

@@ -189,11 +189,17 @@ def _plain(spec: Any) -> Any:
 
 def _finish(spec: dict[str, Any], config: PipelineConfig, facts: Facts, target: Target) -> None:
     """Adds to each node what the table says of it."""
+    from pipeline.descriptions import describe
+    from pipeline.view import add_data_view, add_view
+
     executors = spec["deploymentSpec"]["executors"]
     for node, task in spec["root"]["dag"]["tasks"].items():
         row = config.cluster.resources(node)
         executor = executors[spec["components"][node]["executorLabel"]]
         finish_node(task, executor, row, config, target)
+    add_data_view(spec, config, facts, target)
+    add_view(spec, config, facts, target)
+    describe(spec)
 
 
 def finish_node(
@@ -309,6 +315,8 @@ def _kubernetes(row: NodeResources, config: PipelineConfig) -> dict[str, Any]:
 
 def _heading(spec: Mapping[str, Any]) -> str:
     """What someone who opens the file should know first."""
+    from pipeline.descriptions import heading
+
     lines = [f"# {spec['pipelineInfo']['name']}: a cortexflow training pipeline, compiled."]
     lines += ["# Research use only, not for diagnosis.", "# Parameters:"]
     parameters = spec["root"].get("inputDefinitions", {}).get("parameters", {})
@@ -316,4 +324,4 @@ def _heading(spec: Mapping[str, Any]) -> str:
         kind = described["parameterType"].removeprefix("NUMBER_").lower()
         default = described.get("defaultValue")
         lines.append(f"#   {name} ({kind}): " + ("required" if default is None else repr(default)))
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + heading(spec)

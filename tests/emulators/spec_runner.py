@@ -118,6 +118,8 @@ class _Run:
         self.zygote: Zygote | None = None
         self.cache: dict[str, TaskResult] | None = None
         self.environment: dict[str, str] = {}
+        names = ("pipeline_job_uuid", "pipeline_job_name", "pipeline_job_resource_name")
+        self.placeholders = {f"{{{{$.{name}}}}}": run_id for name in names}
         declared = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         unknown = sorted(set(parameters) - set(declared))
         if unknown:
@@ -197,7 +199,8 @@ class _Run:
         if "componentInputParameter" in source:
             return self.parameters[source["componentInputParameter"]]
         if "runtimeValue" in source:
-            return source["runtimeValue"]["constant"]
+            value = source["runtimeValue"]["constant"]
+            return self.placeholders.get(value, value) if isinstance(value, str) else value
         if "taskOutputParameter" in source:
             wanted = source["taskOutputParameter"]
             found = self.results[wanted["producerTask"]].parameters
@@ -221,13 +224,7 @@ class _Run:
         for it in given["outputs"]["artifacts"].values():  # as the launcher makes them
             if "://" not in it["artifacts"][0]["uri"]:
                 os.makedirs(it["artifacts"][0]["uri"], exist_ok=True)
-        text = json.dumps(given)
-        filled = {
-            "{{$}}": text,
-            "{{$.pipeline_job_uuid}}": self.run_id,
-            "{{$.pipeline_job_name}}": self.run_id,
-            "{{$.pipeline_job_resource_name}}": self.run_id,
-        }
+        filled = {"{{$}}": json.dumps(given), **self.placeholders}
         arguments = [*container.get("command", []), *container.get("args", [])]
         for placeholder, value in filled.items():
             arguments = [argument.replace(placeholder, value) for argument in arguments]
