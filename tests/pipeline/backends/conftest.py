@@ -1,6 +1,7 @@
 """Emulated services, one process each for all tests of a worker."""
 
 import os
+import sys
 
 import pytest
 
@@ -16,7 +17,10 @@ def plain_environment(monkeypatch, tmp_path):
     for name in list(os.environ):
         if name.startswith(LEFT_OUT):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
+    none = str(tmp_path / "no-kubeconfig")
+    monkeypatch.setenv("KUBECONFIG", none)
+    if library := sys.modules.get("kubernetes.config.kube_config"):  # it has read the variable
+        monkeypatch.setattr(library, "KUBE_CONFIG_DEFAULT_LOCATION", none)
 
 
 @pytest.fixture(scope="session")
