@@ -172,7 +172,7 @@ def _dataset(
     told = datasets.lineage(config, None, weights)
     if not facts.get("classes"):
         return None, told
-    name = address.rstrip("/").rpartition("/")[-1] or "dataset"
+    name = address.rstrip("/").rpartition("/")[-1] or "unnamed"
     return datasets.counted(collecting.tables(found), facts, name), told
 
 
