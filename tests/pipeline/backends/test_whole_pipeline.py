@@ -52,7 +52,7 @@ def test_a_refusing_gate_on_kubeflow_exits_with_2(cortexflow, tmp_path):
         run_id = re.search(r"^run (\S+)$", answer.stdout, re.MULTILINE)[1]
         logged = cortexflow("logs", run_id, "StopOnRefusal", "--on", where, workspace=None)
         assert "macro AUC" in logged.stdout
-    assert not list((tmp_path / "registry").glob("severity/[0-9]*"))
+    assert not list((tmp_path / "registry").glob("*/[0-9]*"))
 
 
 def test_vertex_ai_with_a_bucket_pushes_a_version(cortexflow, tmp_path, monkeypatch):
@@ -73,5 +73,5 @@ def test_vertex_ai_with_a_bucket_pushes_a_version(cortexflow, tmp_path, monkeypa
             assert answer.returncode == 0, answer.stdout + answer.stderr
             assert answer.stdout.splitlines()[-1] == "passed"
             assert re.search(r"✓ RegistryPusher +ran", answer.stdout)
-        registry = open_registry(f"gs://{BUCKET}/models", "severity")
+        registry = open_registry(f"gs://{BUCKET}/models", "phantom")
         assert registry.traffic().live == 1
