@@ -125,12 +125,16 @@ def _wait(stop: StopRequest, seconds: float) -> None:
 def _end(jobs: Jobs, name: str) -> None:
     """Stops a job and waits until its workers are gone, as long as there is time."""
     until = time.monotonic() + STOP_SECONDS
-    jobs.stop(name)
-    while time.monotonic() < until:
-        state = jobs.look(name)
-        if state is None or state.word in ("succeeded", "failed"):
-            return
-        time.sleep(0.2)
+    try:
+        jobs.stop(name)
+        while time.monotonic() < until:
+            state = jobs.look(name)
+            if state is None or state.word in ("succeeded", "failed"):
+                return
+            time.sleep(0.2)
+    except TrainingJobError as error:  # the node is stopped all the same; its deadline ends the job
+        LOG.warning("%s cannot be stopped: %s", name, error)
+        return
     LOG.warning("%s has not ended within %g s", name, STOP_SECONDS)
 
 

@@ -264,6 +264,18 @@ def test_one_that_stays_away_is_an_error(cluster, tmp_path, monkeypatch):
         hand_over(arguments(tmp_path), running("import time; time.sleep(60)"), look_seconds=0.1)
 
 
+def test_sigterm_ends_a_node_whose_control_plane_is_away(cluster, tmp_path):
+    def strike():
+        while "chief 0 started" not in cluster.told:
+            threading.Event().wait(0.05)
+        cluster.ask("/away?questions=100000")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=strike, daemon=True).start()
+    with pytest.raises(Preempted):
+        hand_over(arguments(tmp_path), running("import time; time.sleep(60)"), look_seconds=0.1)
+
+
 def test_a_job_that_the_operator_refuses_is_told_with_its_words(cluster, tmp_path):
     told = running("pass")
     told["job"]["spec"]["runPolicy"]["cleanPodPolicies"] = "All"
