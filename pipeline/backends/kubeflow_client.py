@@ -19,9 +19,11 @@ LOG_TIMEOUTS = (10, 600)  # the second: how long a followed log may be silent
 TOKEN_FILE = "CORTEXFLOW_KUBEFLOW_TOKEN_FILE"  # noqa: S105 - names of variables, no secrets
 CA_FILE = "CORTEXFLOW_KUBEFLOW_CA_FILE"
 # What kfp's own client reads: https://www.kubeflow.org/docs/components/pipelines/
-CLIENT_ID = "KF_PIPELINES_IAP_OAUTH2_CLIENT_ID"
-OTHER_ID = "KF_PIPELINES_APP_OAUTH2_CLIENT_ID"
-OTHER_SECRET = "KF_PIPELINES_APP_OAUTH2_CLIENT_SECRET"  # noqa: S105
+PROXY_CLIENT = (
+    "KF_PIPELINES_IAP_OAUTH2_CLIENT_ID",
+    "KF_PIPELINES_APP_OAUTH2_CLIENT_ID",
+    "KF_PIPELINES_APP_OAUTH2_CLIENT_SECRET",
+)
 ACCOUNT_TOKEN = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105
 ACCOUNT_TOKEN_PATH = "/var/run/secrets/kubeflow/pipelines/token"  # noqa: S105
 HELP = "docs/running-on-clusters.md, Credentials"
@@ -121,12 +123,10 @@ class KubeflowClient:
         if os.environ.get(CA_FILE):
             settings.ssl_ca_cert = os.environ[CA_FILE]
         given = os.environ.get(TOKEN_FILE) or os.environ.get(ACCOUNT_TOKEN)
-        if not given and os.environ.get(CLIENT_ID):
+        if not given and os.environ.get(PROXY_CLIENT[0]):
             from kfp.client import auth
 
-            token, _ = auth.get_auth_token(
-                os.environ[CLIENT_ID], os.environ.get(OTHER_ID), os.environ.get(OTHER_SECRET)
-            )
+            token, _ = auth.get_auth_token(*map(os.environ.get, PROXY_CLIENT))
             settings.api_key = {"authorization": token}
         elif given or Path(ACCOUNT_TOKEN_PATH).is_file():
             path = Path(given or ACCOUNT_TOKEN_PATH)
