@@ -16,6 +16,7 @@ from rich.text import Text
 from pipeline.config import PipelineConfig
 from pipeline.runs import RunFolder, RunRecord
 from pipeline.workspace import Workspace
+from schema.places import is_remote
 
 if TYPE_CHECKING:
     from components.report.evidence import Evidence
@@ -231,28 +232,32 @@ def _run_row(record: RunRecord, *, wide: bool) -> list[Text]:
 
 def show_run(folder: RunFolder, workspace: Workspace) -> None:
     """A run's nodes with their artifacts, then how it ended."""
-    from pipeline import lineage
+    from pipeline import lineage, metadata
+    from pipeline.execution import artifacts_root
 
     record, config = folder.read(), folder.read_config()
     console = Console()
     console.print(f"[bold]{record.id}[/]  {record.status}")
     console.print(f"  [dim]{escape(record.command)}[/]", soft_wrap=True)
-    root = workspace.pipeline_root(record.pipeline)
+    root = artifacts_root(config, workspace, record)
     table = Table(box=None, padding=(0, 2))
     for column in ("node", "state", "seconds"):
         table.add_column(column, justify="right" if column == "seconds" else "left", no_wrap=True)
     table.add_column("artifacts", overflow="fold")
-    found = lineage.outputs_of_nodes(workspace.metadata(record.pipeline), record.nodes)
+    found = lineage.outputs_of_nodes(metadata.database(config, workspace), record.nodes)
     for node in record.nodes:
         places = "\n".join(_below(item.uri, root) for item in found.get(node.node, ()))
         table.add_row(node.node, node.state, f"{node.seconds:.1f}", Text(places))
     console.print(table)
-    console.print(f"  [dim]artifacts lie below {_short(root)}[/]", soft_wrap=True)
+    shown = root if is_remote(root) else _short(root)
+    console.print(f"  [dim]artifacts lie below {shown}[/]", soft_wrap=True)
     show_outcome(folder, record, workspace, config)
 
 
-def _below(uri: str, root: Path) -> str:
+def _below(uri: str, root: str) -> str:
     """An artifact's place, from its pipeline's folder where it lies there."""
+    if is_remote(uri):
+        return uri.removeprefix(f"{root}/")
     path = Path(uri)
     return str(path.relative_to(root)) if path.is_relative_to(root) else _short(uri)
 

@@ -6,19 +6,15 @@ counts it, and nobody's word lifts it: a person may answer for a weak model, not
 be loaded or that reads files (docs/adr/0007).
 """
 
-import contextlib
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import Model
-from tfx.utils import io_utils, path_utils
+from tfx.utils import path_utils
 
 from components.artifacts import ServingDecision
 from components.decisions import write_decision
 from evaluation.outcome import Check, Decision, Outcome, concluded
+from schema import places
 from serving import probe
 from serving.config import ProbeSettings
 
@@ -48,18 +44,6 @@ def decided(report: probe.ProbeReport) -> Decision:
     return concluded(checks, details=details)
 
 
-@contextlib.contextmanager
-def _local(folder: str) -> Iterator[str]:
-    """The folder itself, or a copy of it on this machine while it is looked at."""
-    if "://" not in folder:
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as place:
-        copy = str(Path(place) / "model")
-        io_utils.copy_dir(folder, copy)
-        yield copy
-
-
 @component
 def ServingCheck(  # noqa: N802 (a TFX node is named as a class)
     model: InputArtifact[Model],
@@ -73,8 +57,8 @@ def ServingCheck(  # noqa: N802 (a TFX node is named as a class)
     """
     limits = ProbeSettings.model_validate_json(settings)
     folder = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
-    with _local(folder) as place:
+    with places.fetched(folder) as place:
         report = probe.probe(
-            place, timeout=limits.timeout_seconds, memory_bytes=limits.memory_bytes
+            str(place), timeout=limits.timeout_seconds, memory_bytes=limits.memory_bytes
         )
     write_decision(decided(report), decision.uri)

@@ -11,9 +11,10 @@ from typing import Any
 from evaluation.config import ControlSettings
 from evaluation.outcome import Decision, to_json
 from ingest.atomic import sync_folder, write_text
-from pipeline import lineage, runs
+from pipeline import lineage, metadata, runs
 from pipeline.lineage import ArtifactRef
 from pipeline.workspace import Workspace
+from schema import places
 from schema.errors import CortexflowError
 from schema.features import SPLITS
 from trainer.config import DistilSettings, FinetuneSettings
@@ -36,8 +37,8 @@ class Plan:
     Attributes:
         run: its id.
         folder: where the answer goes.
-        examples: folder of the Examples artifact.
-        encoder: folder of the model that the run's teacher started from; None from scratch.
+        examples: place of the Examples artifact.
+        encoder: place of the model that the run's teacher started from; None from scratch.
         classes: names by label.
         teacher, student: the run's settings.
         settings: the control's.
@@ -46,8 +47,8 @@ class Plan:
 
     run: str
     folder: Path
-    examples: Path
-    encoder: Path | None
+    examples: str
+    encoder: str | None
     classes: tuple[str, ...]
     teacher: FinetuneSettings
     student: DistilSettings
@@ -73,15 +74,15 @@ def plan(
     """
     folder = runs.find(workspace, run_id)
     record, config = folder.read(), folder.read_config()
-    nodes = lineage.outputs_of_nodes(workspace.metadata(config.name), record.nodes)
+    nodes = lineage.outputs_of_nodes(metadata.database(config, workspace), record.nodes)
 
-    def found(node: str, key: str) -> Path:
+    def found(node: str, key: str) -> str:
         artifacts = [each for each in nodes.get(node, ()) if each.key == key]
         return _present(artifacts, node, record.id)
 
     examples = found("ImageExampleGen", "examples")
     for split in SPLITS:
-        if not any((examples / f"Split-{split}").glob("*")):
+        if not places.listed(places.below(examples, f"Split-{split}")):
             raise ArtifactsGone(
                 f"The examples of {record.id} have no files of the split {split!r} any more "
                 f"(looked in {examples}). Run the preset again."
@@ -99,7 +100,7 @@ def plan(
         folder=folder.path / "controls",
         examples=examples,
         encoder=encoders[0] if encoders else None,
-        classes=tuple(_read(teacher / "bundle" / "model.json")["classes"]),
+        classes=tuple(_read(places.below(teacher, "bundle", "model.json"))["classes"]),
         teacher=config.teacher,
         student=config.student,
         settings=settings,
@@ -112,9 +113,13 @@ def rerun(found: Plan, progress: Progress = log_progress) -> Decision:
     from components import shuffle_control
     from trainer import bundle
 
+    base = None
+    if found.encoder is not None:
+        with places.fetched(places.below(found.encoder, "bundle")) as folder:
+            base = bundle.load(folder)
     return shuffle_control.rerun(
-        shuffle_control.read_splits(str(found.examples), found.teacher, found.classes),
-        bundle.load(found.encoder / "bundle") if found.encoder else None,
+        shuffle_control.read_splits(found.examples, found.teacher, found.classes),
+        base,
         found.teacher,
         found.student,
         classes=found.classes,
@@ -190,33 +195,33 @@ def _panel(axes: Any, title: str, measured: Mapping[str, Any]) -> None:
     axes.spines["bottom"].set_color(MUTED)
 
 
-def _present(artifacts: list[ArtifactRef], node: str, run: str) -> Path:
+def _present(artifacts: list[ArtifactRef], node: str, run: str) -> str:
     if not artifacts:
         raise ArtifactsGone(
             f"{run} has no output of its node {node}: the run ended before it, or the metadata "
             "are gone. A control needs a run that has trained its student."
         )
-    path = Path(artifacts[0].uri)
-    if not path.is_dir():
+    place = artifacts[0].uri
+    if not places.exists(place):
         raise ArtifactsGone(
-            f"What {node} of {run} wrote is gone (looked for {path}). Run the preset again: nodes "
+            f"What {node} of {run} wrote is gone (looked for {place}). Run the preset again: nodes "
             "whose files are there come from the cache."
         )
-    return path
+    return place
 
 
-def _read(path: Path) -> Any:
+def _read(place: str) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(places.read_bytes(place))
     except OSError as error:
         raise ArtifactsGone(
-            f"{path} cannot be read ({error.strerror}). Run the preset again."
+            f"{place} cannot be read ({error.strerror or error}). Run the preset again."
         ) from error
 
 
-def _seconds(model: Path, epochs: int) -> float:
+def _seconds(model: str, epochs: int) -> float:
     """What so many epochs cost by a model's history; the first step compiles."""
-    history = _read(model / "bundle" / "history.json")
+    history = _read(places.below(model, "bundle", "history.json"))
     first = sum(epoch.get("first_step_seconds", 0.0) for epoch in history)
     usual = statistics.median(
         epoch["seconds"] - epoch.get("first_step_seconds", 0.0) + epoch["validation_seconds"]

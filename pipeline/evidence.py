@@ -8,7 +8,7 @@ from components.report import collecting, datasets
 from components.report import evidence as report
 from components.report.collecting import Found
 from ingest.datasets import read_dataset
-from pipeline import lineage, versions
+from pipeline import lineage, metadata, versions
 from pipeline.config import PipelineConfig
 from pipeline.documents import override_of, put_live
 from pipeline.runs import RunRecord
@@ -33,7 +33,7 @@ def collect(
     Returns:
         Evidence with whatever there is.
     """
-    nodes = lineage.outputs_of_nodes(workspace.metadata(config.name), record.nodes)
+    nodes = lineage.outputs_of_nodes(metadata.database(config, workspace), record.nodes)
     artifacts = {
         (node, artifact.key): Found(artifact.uri, artifact.properties)
         for node, found in nodes.items()

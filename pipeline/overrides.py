@@ -10,13 +10,14 @@ from pathlib import Path
 
 from components.decisions import read_decision
 from evaluation.outcome import Decision, Outcome
-from pipeline import lineage, versions
+from pipeline import lineage, metadata, versions
 from pipeline.config import PipelineConfig
 from pipeline.lineage import ArtifactRef
 from pipeline.runs import Override, RunFolder, RunRecord
 from pipeline.workspace import Workspace
 from registry import manifest
 from registry.interface import Version
+from schema import places
 from schema.errors import CortexflowError
 from serving import probe
 
@@ -64,30 +65,31 @@ def override(
         raise OverrideRefused("An override needs a name and a reason. Give --who and --reason.")
     record = folder.read()
     decision, student, artifact = _found(config, workspace, record)
-    _servable(config, decision, Path(student.uri) / SERVING)
     registry = versions.registry(config, workspace)
     made = Override(who=who, reason=reason, time=datetime.datetime.now(datetime.UTC))
     document = made.model_dump(mode="json")
-    # First the word, then the deed: a push that is interrupted leaves an override without effect,
-    # never an effect without its override.
-    lineage.annotate(
-        workspace.metadata(config.name), artifact.id, {"override": json.dumps(document)}
-    )
     told = f"override: {reason}"
-    version = registry.push(
-        Path(student.uri) / SERVING,
-        metrics=decision.metrics,
-        lineage={
-            "model_uri": student.uri,
-            "artifact_id": student.id,
-            "classes": _classes(student),
-            "run_id": record.id,
-            "override": document | {"outcome": decision.outcome, "reasons": [*decision.reasons]},
-        },
-        reason=told,
-        who=who,
-        make_live=False,
-    )
+    with places.fetched(places.below(student.uri, SERVING)) as model:
+        _servable(config, decision, model)
+        # First the word, then the deed: a push that is interrupted leaves an override without
+        # effect, never an effect without its override.
+        database = metadata.database(config, workspace)
+        lineage.annotate(database, artifact.id, {"override": json.dumps(document)})
+        version = registry.push(
+            model,
+            metrics=decision.metrics,
+            lineage={
+                "model_uri": student.uri,
+                "artifact_id": student.id,
+                "classes": _classes(student),
+                "run_id": record.id,
+                "override": document
+                | {"outcome": decision.outcome, "reasons": [*decision.reasons]},
+            },
+            reason=told,
+            who=who,
+            make_live=False,
+        )
     if "override" not in version.lineage:
         raise OverrideRefused(
             f"The very same model is version {version.number} already, which was not pushed by an "
@@ -110,7 +112,7 @@ def _found(
     config: PipelineConfig, workspace: Workspace, record: RunRecord
 ) -> tuple[Decision, ArtifactRef, ArtifactRef]:
     """Decision, student, and the decision's artifact, of a run that may be overridden."""
-    nodes = lineage.outputs_of_nodes(workspace.metadata(config.name), record.nodes)
+    nodes = lineage.outputs_of_nodes(metadata.database(config, workspace), record.nodes)
 
     def of(node: str, key: str) -> ArtifactRef:
         for artifact in nodes.get(node, ()):
@@ -155,5 +157,5 @@ def _servable(config: PipelineConfig, decision: Decision, folder: Path) -> None:
 
 
 def _classes(student: ArtifactRef) -> list[str]:
-    described = json.loads((Path(student.uri) / "bundle" / "model.json").read_text())
+    described = json.loads(places.read_bytes(places.below(student.uri, "bundle", "model.json")))
     return list(described["classes"])

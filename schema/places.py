@@ -116,28 +116,38 @@ def copy_file(source: str, target: str) -> None:
     io.copy(source, target, overwrite=True)
 
 
-@_told_as_os_errors
 def listed(uri: Place) -> list[str]:
     """Names of files and folders directly below a folder or an address; none where it is missing.
 
     Raises:
         OSError: it cannot be read.
     """
-    io = _filesystems()
     place = os.fspath(uri)
+    if not is_remote(place):
+        return sorted(os.listdir(place)) if os.path.isdir(place) else []
+    return _listed(place)
+
+
+@_told_as_os_errors
+def _listed(place: str) -> list[str]:
+    io = _filesystems()
     if not io.exists(place):
         return []
     return sorted({name.rstrip("/") for name in io.listdir(place)} - {""})
 
 
-@_told_as_os_errors
 def exists(uri: Place) -> bool:
     """Whether a file or folder lies there.
 
     Raises:
         OSError: it cannot be read.
     """
-    return bool(_filesystems().exists(os.fspath(uri)))
+    return _exists(os.fspath(uri)) if is_remote(uri) else os.path.exists(uri)
+
+
+@_told_as_os_errors
+def _exists(place: str) -> bool:
+    return bool(_filesystems().exists(place))
 
 
 def read_bytes(uri: Place) -> bytes:

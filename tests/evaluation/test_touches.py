@@ -3,10 +3,12 @@
 import concurrent.futures
 import json
 import multiprocessing
+import uuid
 
 import pytest
 
 from evaluation.touches import FILE, TouchError, record
+from schema import places
 
 
 def lines(folder):
@@ -57,5 +59,17 @@ def test_a_look_that_cannot_be_recorded_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TouchError, match="Make the folder writable"):
         record(tmp_path / "file", people="p", candidate="a")
-    with pytest.raises(TouchError, match="mounted disk"):
-        record("gs://bucket/touches", people="p", candidate="a")
+    with pytest.raises(TouchError, match=r"unheard://of/touches.*Make the folder writable"):
+        record("unheard://of/touches", people="p", candidate="a")
+
+
+def test_behind_an_address_each_look_is_an_object():
+    address = f"ram://{uuid.uuid4().hex}/touches"
+    counted = [
+        record(address, people=people, candidate=candidate)
+        for people, candidate in (("p", "a"), ("p", "a"), ("p", "b"), ("q", "b"), ("p", "a"))
+    ]
+    assert counted == [1, 1, 2, 1, 2]
+    [look] = places.listed(f"{address}/q")
+    kept = json.loads(places.read_bytes(f"{address}/q/{look}"))
+    assert (kept["people"], kept["candidate"]) == ("q", "b")
