@@ -106,16 +106,15 @@ class KubeflowBackend:
 
     def get(self, run_id: str) -> Run:
         """One run with its tasks."""
-        found = self._client.call("RunService", "run_service_get_run", run_id=run_id)
-        return self._run(found, self._package(found))
+        return self._got(run_id, reasons=True)
 
     def runs(self, limit: int = 50) -> list[Run]:
-        """Runs, newest first, without their tasks; of those that failed all is read."""
+        """Runs, newest first, without their tasks; of those that failed all but logs is read."""
         found = self._pages(
             "RunService", "run_service_list_runs", "runs", limit, sort_by="created_at desc"
         )
         return [
-            self.get(run.run_id).model_copy(update={"tasks": ()})
+            self._got(run.run_id, reasons=False).model_copy(update={"tasks": ()})
             if run.state == "FAILED"
             else self._run(run, None)
             for run in found
@@ -199,10 +198,14 @@ class KubeflowBackend:
         method = "recurring_run_service_delete_recurring_run"
         self._client.call("RecurringRunService", method, recurring_run_id=schedule_id)
 
-    def _run(self, run: Any, package: Package | None) -> Run:
-        """A run as the API tells of it, in our words."""
+    def _got(self, run_id: str, *, reasons: bool) -> Run:
+        found = self._client.call("RunService", "run_service_get_run", run_id=run_id)
+        return self._run(found, self._package(found), reasons=reasons)
+
+    def _run(self, run: Any, package: Package | None, *, reasons: bool = False) -> Run:
+        """A run as the API tells of it, in our words; with `reasons` from logs of failed nodes."""
         tasks = kubeflow_tasks.tasks(run, packages.order(package.spec)) if package else ()
-        if run.state == "FAILED":
+        if run.state == "FAILED" and reasons:
             tasks = tuple(self._with_reason(run, task) for task in tasks)
         status, reason = kubeflow_tasks.status(run, tasks)
         name = package.name if package else _name(run.pipeline_spec)
