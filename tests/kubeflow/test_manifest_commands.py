@@ -11,7 +11,7 @@ from pipeline import presets, trigger
 from pipeline.backends import packages
 from pipeline.backends.opening import target_of
 from pipeline.config import with_overrides
-from tests.kubeflow.kustomized import OVERLAYS, everything, named, pods
+from tests.kubeflow.kustomized import OVERLAYS, ROOT, everything, named, pods
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +118,8 @@ def test_the_trigger_starts_with_its_settings(builds, name, package):
 
 @pytest.fixture(scope="module")
 def package() -> str:
-    """The pipeline as the init container compiles it."""
-    from pipeline.compiling import compile_pipeline
-
-    return compile_pipeline(presets.load("quickstart"), "kubeflow").yaml
+    """The pipeline as it is compiled for Kubeflow."""
+    return (ROOT / "kubeflow/golden/quickstart-kubeflow.yaml").read_text()
 
 
 @pytest.mark.parametrize("name", ["base", *OVERLAYS])
