@@ -217,6 +217,8 @@ def _run_dag(
     from pipeline import local_runner
     from pipeline.training import create_training_pipeline
 
+    if config.pipeline_root is not None:
+        places.prepare(config.pipeline_root)
     database = metadata.database(config, workspace)
     dag = create_training_pipeline(
         config,

@@ -28,7 +28,7 @@ PORTS = {"mysql": 3306, "postgresql": 5432}
 FORMS = "mysql://USER@HOST:PORT/DATABASE (MariaDB too) or postgresql://USER@HOST:PORT/DATABASE"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
 HIDDEN = "***"
-TRIES, PAUSE_SECONDS = 5, 0.5
+TRIES, PAUSE_SECONDS = 10, 1.0  # making the tables takes seconds on a busy server
 
 
 class MetadataError(CortexflowError):

@@ -8,6 +8,7 @@ lies, is.
 
 import contextlib
 import functools
+import importlib
 import os
 import posixpath
 import tempfile
@@ -213,6 +214,16 @@ def remove(uri: Place) -> None:
         io.rmtree(place)
     else:
         io.remove(place)
+
+
+def prepare(uri: Place) -> None:
+    """Lets TensorFlow, and with it TFX, know addresses of this kind: `s3://` is an add-on's.
+
+    Raises:
+        ImportError: the add-on is not installed.
+    """
+    if os.fspath(uri).startswith("s3://"):
+        importlib.import_module("tensorflow_io")  # adds its filesystems when it is loaded
 
 
 def _filesystems() -> Any:
