@@ -6,6 +6,7 @@ a second what a service tells of it.
 """
 
 import dataclasses
+import functools
 import graphlib
 import re
 import subprocess
@@ -44,6 +45,12 @@ class Job:
         return self.logs / f"{node}.txt"
 
 
+@functools.cache
+def _logs() -> tempfile.TemporaryDirectory:
+    """Logs of all jobs of this process; gone with it."""
+    return tempfile.TemporaryDirectory(prefix="emulated-logs-")
+
+
 def new_job(spec: dict, parameters: dict, root: str, run_id: str) -> Job:
     """A job that has not started; refuses what a service refuses.
 
@@ -69,7 +76,7 @@ def new_job(spec: dict, parameters: dict, root: str, run_id: str) -> Job:
     for name, told in declared.items():  # a protobuf Value knows no integers
         if told.get("parameterType") == "NUMBER_INTEGER":
             values[name] = int(values[name])
-    logs = Path(tempfile.mkdtemp(prefix="emulated-logs-"))
+    logs = Path(tempfile.mkdtemp(dir=_logs().name))
     return Job(spec, values, root, run_id, logs, threading.Event())
 
 
