@@ -133,8 +133,8 @@ class ClusterSettings(Settings):
     Attributes:
         image: of every node; by digest (`name@sha256:…`) for caches that notice edited code.
         gpu_image: of nodes with an accelerator; None: `image`.
-        pipeline_root: default of the runtime parameter; `gs://…`, `s3://…`, `minio://…`, or a
-            folder that every node mounts.
+        pipeline_root: where artifacts go unless a run says otherwise. `gs://…` is read by every
+            node; Kubeflow's launcher takes no folder.
         service_account: under which the nodes run; "": the cluster's own.
         volume: claim mounted into every node, as `claim:/path`; Kubeflow only.
         nodes: the table.
