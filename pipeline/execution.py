@@ -217,8 +217,8 @@ def _run_dag(
     from pipeline import local_runner
     from pipeline.training import create_training_pipeline
 
-    if config.pipeline_root is not None:
-        places.prepare(config.pipeline_root)
+    if (config.pipeline_root or "").startswith("s3://"):
+        places.prepare_s3()
     database = metadata.database(config, workspace)
     dag = create_training_pipeline(
         config,

@@ -7,6 +7,7 @@ lies, is.
 """
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import os
@@ -92,7 +93,7 @@ def copy(source: str, target: str) -> None:
         FileNotFoundError: nothing lies at `source`.
         OSError: one of them cannot be read or written.
     """
-    io = _filesystems()
+    io = _filesystems(source, target)
     if not io.exists(source):
         raise FileNotFoundError(f"Nothing lies at {source}.")
     for folder, _, files in io.walk(source):
@@ -112,7 +113,7 @@ def copy_file(source: str, target: str) -> None:
         FileNotFoundError: there is no such file.
         OSError: one of them cannot be read or written.
     """
-    io = _filesystems()
+    io = _filesystems(source, target)
     io.makedirs(posixpath.dirname(target))
     io.copy(source, target, overwrite=True)
 
@@ -131,7 +132,7 @@ def listed(uri: Place) -> list[str]:
 
 @_told_as_os_errors
 def _listed(place: str) -> list[str]:
-    io = _filesystems()
+    io = _filesystems(place)
     if not io.exists(place):
         return []
     return sorted({name.rstrip("/") for name in io.listdir(place)} - {""})
@@ -148,7 +149,7 @@ def exists(uri: Place) -> bool:
 
 @_told_as_os_errors
 def _exists(place: str) -> bool:
-    return bool(_filesystems().exists(place))
+    return bool(_filesystems(place).exists(place))
 
 
 def read_bytes(uri: Place) -> bytes:
@@ -163,7 +164,7 @@ def read_bytes(uri: Place) -> bytes:
 
 @_told_as_os_errors
 def _read(uri: str) -> bytes:
-    with _filesystems().GFile(uri, "rb") as file:
+    with _filesystems(uri).GFile(uri, "rb") as file:
         return bytes(file.read())
 
 
@@ -174,7 +175,7 @@ def write_bytes(uri: Place, content: bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    io = _filesystems()
+    io = _filesystems(uri)
     place = os.fspath(uri)
     io.makedirs(posixpath.dirname(place))
     with io.GFile(place, "wb") as file:
@@ -188,7 +189,7 @@ def modified(uri: Place) -> int:
     Raises:
         OSError: it cannot be read.
     """
-    io = _filesystems()
+    io = _filesystems(uri)
     return max(
         (
             int(io.stat(below(folder, name)).mtime_nsec)
@@ -206,7 +207,7 @@ def remove(uri: Place) -> None:
     Raises:
         OSError: it cannot be removed.
     """
-    io = _filesystems()
+    io = _filesystems(uri)
     place = os.fspath(uri)
     if not io.exists(place):
         return
@@ -216,17 +217,24 @@ def remove(uri: Place) -> None:
         io.remove(place)
 
 
-def prepare(uri: Place) -> None:
-    """Lets TensorFlow, and with it TFX, know addresses of this kind: `s3://` is an add-on's.
+@functools.cache
+def prepare_s3() -> None:
+    """Lets TensorFlow, and with it TFX, know `s3://`, which is an add-on's; once per process.
 
     Raises:
         ImportError: the add-on is not installed.
     """
-    if os.fspath(uri).startswith("s3://"):
-        importlib.import_module("tensorflow_io")  # adds its filesystems when it is loaded
+    importlib.import_module("tensorflow_io")  # adds its filesystems when it is loaded
+    # Its destructors abort the process when it ends ("pure virtual method called", 0.37.1), and
+    # with it goes the exit code. glibc calls what is registered last first: Python is done by then,
+    # and `_exit` takes the very status that it is called with.
+    libc = ctypes.CDLL(None)
+    libc.on_exit(libc._exit, None)
 
 
-def _filesystems() -> Any:
+def _filesystems(*uris: Place) -> Any:
+    if any(os.fspath(uri).startswith("s3://") for uri in uris):
+        prepare_s3()
     import tensorflow as tf  # its filesystems know the addresses that TFX and Beam know
 
     return tf.io.gfile
