@@ -1,14 +1,14 @@
 """StageTrainer: TFX's Trainer with the knobs of its stage as parameters of the node.
 
 A knob may be a runtime parameter of a compiled pipeline; its value overrides what the stage's
-settings say. Locally there are none, and this is TFX's Trainer.
+settings say. Locally there are none. With several workers the node hands over to a distributed job
+(components/distributed_trainer.py).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from tfx.components.trainer import component as trainer_component
-from tfx.components.trainer import executor as trainer_executor
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.proto import trainer_pb2
 from tfx.types import standard_artifacts, standard_component_specs
@@ -16,6 +16,7 @@ from tfx.types.channel import BaseChannel, Channel
 from tfx.types.component_spec import ExecutionParameter
 from tfx.utils import json_utils
 
+from components.distributed_trainer import Executor as TrainerExecutor
 from trainer.knobs import KNOBS, turned
 
 RUN_FN = "trainer.run_fn.run_fn"
@@ -23,7 +24,7 @@ CUSTOM = standard_component_specs.CUSTOM_CONFIG_KEY
 CHECKPOINTS = "checkpoint_root"
 
 
-class Executor(trainer_executor.GenericExecutor):
+class Executor(TrainerExecutor):
     """Turns the knobs, then trains."""
 
     def Do(self, input_dict, output_dict, exec_properties):  # noqa: N802 (TFX's name)

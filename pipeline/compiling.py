@@ -91,7 +91,7 @@ def compile_pipeline(
     from pipeline.training import create_training_pipeline
 
     _check(config, target)
-    inputs = _inputs(config, facts or Facts())
+    inputs = _inputs(config, facts or Facts(), target)
     dag = create_training_pipeline(config, inputs, pipeline_root="")
     runner = KubeflowV2DagRunner(
         KubeflowV2DagRunnerConfig(
@@ -113,6 +113,9 @@ def compile_pipeline(
 
 
 def _check(config: PipelineConfig, target: Target) -> None:
+    from pipeline import distributed
+
+    distributed.check(config)
     if target == "vertex" and config.cluster.volume:
         raise CompileError(
             f"cluster.volume={config.cluster.volume!r} mounts a claim of Kubernetes, which Vertex "
@@ -127,10 +130,11 @@ def _check(config: PipelineConfig, target: Target) -> None:
             )
 
 
-def _inputs(config: PipelineConfig, facts: Facts) -> "Inputs":
+def _inputs(config: PipelineConfig, facts: Facts, target: Target) -> "Inputs":
     """Runtime parameters wherever a run may differ from the last one."""
     from tfx.orchestration.data_types import RuntimeParameter
 
+    from pipeline.distributed import STAGE_OF, handover
     from pipeline.inputs import schema_text
     from pipeline.training import Inputs
 
@@ -153,6 +157,9 @@ def _inputs(config: PipelineConfig, facts: Facts) -> "Inputs":
         checkpoint=text("checkpoint") if config.checkpoint is not None else None,
         live_version=text("baseline_version"),
         knobs=knobs,
+        handovers={
+            node: told for node in STAGE_OF if (told := handover(config, node, target)) is not None
+        },
     )
 
 

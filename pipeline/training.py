@@ -27,6 +27,7 @@ from tfx.types.standard_artifacts import Model
 from components.anomaly_gate import AnomalyGate
 from components.baseline_evaluator import Evaluator
 from components.curated_schema import CuratedSchema
+from components.distributed_training import HANDOVER
 from components.drift_gate import DriftGate
 from components.image_example_gen import ImageExampleGen
 from components.leakage_check import LeakageCheck
@@ -75,6 +76,8 @@ class Inputs:
         serving_code: likewise, of the code that tries models out.
         knobs: settings of stages by `STAGE_KNOB`, such as `teacher_epochs`, that override the
             config's (trainer/knobs.py).
+        handovers: trainer node → its distributed job (pipeline/distributed.py), of those that have
+            several workers.
     """
 
     dataset: Text
@@ -93,6 +96,7 @@ class Inputs:
     judging_code: str = ""
     serving_code: str = ""
     knobs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    handovers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def create_training_pipeline(
@@ -198,6 +202,7 @@ def _stage_nodes(
     for node_id, name, settings, splits in plan:
         if settings is None:
             continue
+        handover = inputs.handovers.get(node_id)
         node = StageTrainer(
             examples,
             train_splits=splits,
@@ -208,6 +213,7 @@ def _stage_nodes(
                 "severity": json.dumps(inputs.facts.severity),
                 "code_digest": inputs.training_code,
                 "checkpoint_digest": inputs.checkpoint_digest,
+                **({} if handover is None else {HANDOVER: handover}),
             },
             parameters={"checkpoint_root": inputs.checkpoints, **_knobs(inputs, name)},
             **base,

@@ -7,7 +7,7 @@ from pipeline import ci_diff, presets
 from pipeline.cluster import ACCELERATORS, NODES
 from pipeline.compiling import ENTRYPOINT, compile_pipeline, cpu_cores, memory_bytes
 from pipeline.config import with_overrides
-from tests.pipeline.compiled.conftest import PRESET, ROOT
+from tests.pipeline.compiled.conftest import PRESET, ROOT, TARGETS
 
 VIEWS = ("DataView", "RunView")
 CONFIG = presets.load(PRESET)
@@ -153,3 +153,19 @@ def test_devices_pools_and_volumes(tmp_path):
     found = executor_of(vertex.spec, "Teacher")["container"]["resources"]["accelerator"]
     assert found == {"type": ACCELERATORS["nvidia-t4"][2], "count": "2"}
     assert vertex.platform is None
+
+
+def test_several_workers_become_a_job_of_their_node():
+    from tfx.utils import json_utils
+
+    workers = [f"cluster.nodes.{node}.workers=3" for node in ("Pretrainer", "Teacher", "Student")]
+    config = with_overrides(CONFIG, [*workers, "execution.strategy=multi_worker"])
+    jobs = {}
+    for target in TARGETS:
+        task = compile_pipeline(config, target).spec["root"]["dag"]["tasks"]["Teacher"]
+        text = task["inputs"]["parameters"]["custom_config"]["runtimeValue"]["constant"]
+        jobs[target] = json_utils.loads(text)["distributed"]["job"]
+    replicas = jobs["kubeflow"]["spec"]["tfReplicaSpecs"]
+    assert sum(each["replicas"] for each in replicas.values()) == 3
+    pools = jobs["vertex"]
+    assert sum(int(each["replica_count"]) for each in pools) == 3
