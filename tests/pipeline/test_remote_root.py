@@ -1,12 +1,15 @@
-"""A whole run whose artifacts lie in an object store, shared by TFX, Beam, TensorFlow and us."""
+"""Whole runs whose artifacts lie in an object store, shared by TFX, Beam, TensorFlow and us."""
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from pipeline import runs
 from pipeline.workspace import Workspace
 from tests.emulators import processes, tls
@@ -60,6 +63,52 @@ def test_a_run_lives_in_a_bucket(store, cortexflow, tmp_path):
     assert again.returncode == 0, again.stdout[-3000:]
     states = {node.node: node.state for node in runs.listed(Workspace.at(workspace))[-1].nodes}
     assert states["Student"] == states["Evaluator"] == "cached"
+
+
+@pytest.mark.slow
+def test_a_run_lives_in_s3(cortexflow, tmp_path, monkeypatch):
+    needed = ("tensorflow_io", "boto3", "moto", "flask")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed: cortexflow[s3] and moto[server]")
+    import boto3
+
+    with processes.program("tests.emulators.s3") as port:
+        endpoint = f"http://127.0.0.1:{port}"
+        for name in ("S3_ENDPOINT", "AWS_ENDPOINT_URL"):
+            monkeypatch.setenv(name, endpoint)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "nobody")
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            monkeypatch.setenv(name, "us-east-1")
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=BUCKET)
+        words = assignments(*TINY, *LENIENT, f"pipeline_root=s3://{BUCKET}/root")
+        ended = cortexflow("run", "quickstart", *words, workspace=tmp_path)
+        assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+        assert ended.stdout.rstrip().endswith("passed")
+        [record] = runs.listed(Workspace.at(tmp_path))
+        folder = f"root/quickstart/{record.id}-{record.started:%f}/"
+        names = [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
+    assert all(name.startswith(folder) for name in names)
+    assert any("/Format-Serving/saved_model.pb" in name for name in names)
+    assert not any(path.name.startswith("s3:") for path in tmp_path.rglob("*"))
+
+
+def test_s3_without_its_add_on_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+
+    def absent(name, *rest):
+        return None if name == "tensorflow_io" else find(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", absent)
+    words = [*assignments("pipeline_root=s3://bucket/root"), "--workspace", str(tmp_path / "place")]
+    answer = CliRunner().invoke(app, ["run", "quickstart", *words], prog_name="cortexflow")
+    assert answer.exit_code == 1
+    told = " ".join(answer.stderr.split())
+    assert "s3://bucket/root needs tensorflow_io" in told
+    assert "cortexflow[s3]" in told
+    assert not (tmp_path / "place").exists()
 
 
 def test_a_store_keeps_what_tensorflow_and_beam_write(store, tmp_path):

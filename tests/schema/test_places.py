@@ -1,7 +1,10 @@
 """Places by path or address: nothing is lost on the way, and nothing is left behind."""
 
 import os
+import subprocess
+import sys
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -96,3 +99,10 @@ def test_removed_is_removed(place):
     assert places.listed(place) == ["file"]
     places.remove(places.below(place, "file"))
     assert places.listed(place) == []
+
+
+@pytest.mark.skipif(find_spec("tensorflow_io") is None, reason="cortexflow[s3] is not installed")
+def test_the_add_on_for_s3_leaves_the_exit_code():
+    script = "import sys; from schema import places; places.prepare_s3(); print(1); sys.exit(3)"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout) == (3, b"1\n")
