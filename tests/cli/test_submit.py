@@ -283,7 +283,7 @@ def test_schedules_are_made_paused_resumed_and_removed(cortexflow, place, spec):
         (["--cron", "0 3 * * *", "--on", "local"], "keeps no schedules"),
         (["--cron", "0 3 * * *", "--on", "kubflow://host"], "Did you mean kubeflow?"),
         (["--cron", "0 3 * * *", "--on", "vertex://project"], "names no location of Vertex AI"),
-        (["--cron", "0 3 * * *", "--on", "kubeflow://me:secret@host"], "takes no user or password"),
+        (["--cron", "0 3 * * *", "--on", "kubeflow://me:@host"], "takes no user or password"),
     ],
 )
 def test_schedules_that_cannot_be(cortexflow, kubeflow, words, said):

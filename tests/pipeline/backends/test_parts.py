@@ -136,7 +136,7 @@ def test_addresses_say_what_to_compile_for(uri, target):
         ("/a/folder", "is no place where pipelines run"),
         ("vertex://p", "names no location"),
         ("kubeflow://", "names no host"),
-        ("kubeflow://me:pass@host", "takes no user or password"),
+        ("kubeflow://me:@host", "takes no user or password"),
         ("local", "takes no compiled pipelines"),
     ],
 )
