@@ -99,6 +99,9 @@ class Server:
             mysql.host, mysql.port, mysql.database = self.host, self.port, self.database
             mysql.user, mysql.password, mysql.skip_db_creation = self.user, password, True
         else:
+            from pipeline.postgresql import mend
+
+            mend()
             postgresql = config.postgresql
             postgresql.host, postgresql.port = self.host, str(self.port)
             postgresql.dbname, postgresql.user = self.database, self.user
