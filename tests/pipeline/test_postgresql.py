@@ -16,7 +16,7 @@ TEXT = json.dumps({"stage": json.dumps({"name": 'a\\"b', "é": "x"})})
 def execution(text: str, key: str = "custom_config") -> metadata_store_pb2.Execution:
     found = metadata_store_pb2.Execution(name=text, type_id=1)
     found.properties[key].string_value = text
-    found.properties["number"].int_value = 92
+    found.properties["number"].int_value = ord(BACKSLASH)
     found.custom_properties["nested"].struct_value.fields["inner"].string_value = text
     return found
 
@@ -27,8 +27,12 @@ def test_all_text_of_a_message_is_replaced_and_comes_back():
     before = service.PutExecutionsRequest()
     before.CopyFrom(message)
     replaced(message, BACKSLASH, STORED)
-    assert BACKSLASH.encode() not in message.SerializeToString()
-    assert message.executions[0].properties["number"].int_value == 92
+    [sent] = message.executions
+    inner = sent.custom_properties["nested"].struct_value.fields["inner"].string_value
+    for text in (sent.name, inner, *sent.properties):
+        assert BACKSLASH not in text
+    assert sent.properties[f"k{STORED}ey"].string_value == sent.name == inner
+    assert sent.properties["number"].int_value == ord(BACKSLASH), "a byte that is no text"
     replaced(message, STORED, BACKSLASH)
     assert message == before
 
