@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ml_metadata import metadata_store
     from ml_metadata.proto import metadata_store_pb2
 
-PASSWORD = "CORTEXFLOW_METADATA_PASSWORD"  # noqa: S105 (the name of the variable)
+PASSWORD = "CORTEXFLOW_METADATA_PASSWORD"  # noqa: S105  # pragma: allowlist secret
 PORTS = {"mysql": 3306, "postgresql": 5432}
 FORMS = "mysql://USER@HOST:PORT/DATABASE (MariaDB too) or postgresql://USER@HOST:PORT/DATABASE"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")

@@ -120,7 +120,7 @@ def test_a_wrong_password_is_told_before_anything_is_made(server, tmp_path):
     words = command("run", "quickstart", *settings(server), workspace=tmp_path)
     ended = subprocess.run(
         words, cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**environment(server), metadata.PASSWORD: "another"},
+        env={**environment(server), metadata.PASSWORD: "another"},  # pragma: allowlist secret
     )  # fmt: skip
     assert ended.returncode == 1
     assert f"{metadata.PASSWORD} is this user's password" in ended.stderr
