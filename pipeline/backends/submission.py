@@ -13,6 +13,8 @@ from pipeline.config import PipelineConfig
 from schema.places import is_remote
 
 DATASET = "dataset"  # the parameter that says where the imported dataset lies
+# What outlives a run, below the root: who was judged by which test people, and unfinished training.
+KEPT = {"touches": "touches", "checkpoint_root": "checkpoints"}
 WHERE = {"dataset": "--data DATASET", "registry": "--param registry=gs://BUCKET/PATH"}
 
 
@@ -76,6 +78,10 @@ def prepare(
         if DATASET not in package.parameters:
             raise BackendError(f"The pipeline {package.name} takes no dataset. Leave out --data.")
         parameters[DATASET] = str(data) if local is None else _address(local, root)
+    for name, folder in KEPT.items():
+        declared = package.parameters.get(name)
+        if root and declared is not None and not declared.get("defaultValue"):
+            parameters.setdefault(name, f"{root.rstrip('/')}/{folder}")
     missing = packages.missing(package, parameters)
     if missing:
         hints = [WHERE.get(name, f"--param {name}=VALUE") for name in missing]

@@ -1,8 +1,10 @@
 """The parts of backends that ask nobody: packages, outcomes, cron, datasets, waiting, addresses."""
 
 import pytest
+import yaml
 
-from pipeline.backends import cron, datasets, outcome, packages
+from pipeline import presets
+from pipeline.backends import cron, datasets, outcome, packages, submission
 from pipeline.backends.following import TRIES, Unended, follow
 from pipeline.backends.interface import BackendError, Run, Task
 from pipeline.backends.opening import open_backend, open_cluster, target_of
@@ -210,3 +212,20 @@ def test_waiting_ends_when_the_time_is_over():
     with pytest.raises(Unended, match="after 2 minutes. It goes on: cortexflow show r --on vertex"):
         follow(Scripted(run("running")), "r", minutes=2, clock=clock)
     assert clock.now == 120
+
+
+def test_what_outlives_a_run_lies_below_the_root_unless_somebody_says_otherwise(tmp_path):
+    document = tiny.spec()
+    text = {"parameterType": "STRING", "defaultValue": ""}
+    document["root"]["inputDefinitions"]["parameters"] = {"touches": text, "checkpoint_root": text}
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(document))
+    config = presets.load("quickstart")
+    given = submission.prepare(
+        config, "vertex", root="gs://b/root/", assignments=["touches=gs://ours"], file=file
+    )
+    assert given.parameters == {
+        "touches": "gs://ours",
+        "checkpoint_root": "gs://b/root/checkpoints",
+    }
+    assert submission.prepare(config, "vertex", file=file).parameters == {}
