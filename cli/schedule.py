@@ -49,6 +49,7 @@ def add(
 ) -> None:
     """Run a preset again and again, on Kubeflow or Vertex AI."""
     from pipeline.backends.cron import checked
+    from pipeline.backends.interface import Recurrence
     from pipeline.backends.opening import open_cluster
 
     backend, expression = open_cluster(on), checked(cron)
@@ -62,21 +63,15 @@ def add(
         plans.show(plan, on, config, name=called, experiment=experiment, labels=tags, **told)
         return
     plans.place(plan)
-    made = backend.schedule(
-        plan.text,
-        name=called,
+    request = plan.request(called, config, experiment, tags, cache=not no_cache)
+    recurrence = Recurrence(
         cron=expression,
-        parameters=plan.parameters,
-        pipeline_root=plan.pipeline_root,
-        experiment=experiment,
         catch_up=catch_up,
         max_concurrent=max_concurrent,
-        labels=tags,
         start=start and start.replace(tzinfo=datetime.UTC),
         end=end and end.replace(tzinfo=datetime.UTC),
-        cache=not no_cache,
-        service_account=config.cluster.service_account,
     )
+    made = backend.schedule(plan.text, request, recurrence)
     typer.echo(f"schedule {made.id}")
     typer.echo(made.url)
 

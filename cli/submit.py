@@ -108,17 +108,8 @@ def submit(
         typer.echo(
             f"version {keep}: {backend.upload(plan.text, name=plan.package.name, version=keep)}"
         )
-    run = backend.submit(
-        plan.text,
-        name=called,
-        parameters=plan.parameters,
-        pipeline_root=plan.pipeline_root,
-        experiment=experiment,
-        labels=tags,
-        cache=not no_cache,
-        service_account=config.cluster.service_account,
-        version=keep,
-    )
+    request = plan.request(called, config, experiment, tags, cache=not no_cache)
+    run = backend.submit(plan.text, request, version=keep)
     typer.echo(f"run {run.id}")
     typer.echo(run.url)
     if wait:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.backends.interface import Backend, BackendError, Run
+from pipeline.backends.interface import Backend, BackendError, Run, RunRequest
 from pipeline.trigger_book import Book, Entry
 from pipeline.trigger_events import Arrival
 
@@ -275,8 +275,7 @@ class Trigger:
             for run in self._backend.runs(RECENT):
                 if run.name == made.name or run.labels.get("object") == made.labels["object"]:
                     return run, True
-        run = self._backend.submit(
-            self._package,
+        request = RunRequest(
             name=made.name,
             parameters=made.parameters,
             pipeline_root=self.settings.pipeline_root,
@@ -284,4 +283,4 @@ class Trigger:
             labels=made.labels,
             service_account=self.settings.service_account,
         )
-        return run, False
+        return self._backend.submit(self._package, request), False

@@ -72,6 +72,28 @@ class Schedule(_Told):
     url: str = ""
 
 
+class RunRequest(_Told):
+    """What a run is started with; an empty text leaves the choice to the backend."""
+
+    name: str
+    parameters: Mapping[str, Any] = {}
+    pipeline_root: str = ""
+    experiment: str = ""
+    labels: Mapping[str, str] = {}
+    cache: bool = True
+    service_account: str = ""
+
+
+class Recurrence(_Told):
+    """When runs start by themselves: `cron` has five fields, in UTC, between `start` and `end`."""
+
+    cron: str
+    catch_up: bool = False
+    max_concurrent: int = 1
+    start: datetime.datetime | None = None
+    end: datetime.datetime | None = None
+
+
 class Watched(Protocol):
     """Where runs can be seen and stopped: this machine too. Methods raise BackendError."""
 
@@ -97,19 +119,7 @@ class Watched(Protocol):
 class Backend(Watched, Protocol):
     """Kubeflow Pipelines and Vertex AI; every method raises BackendError with the reason."""
 
-    def submit(
-        self,
-        package: str,
-        *,
-        name: str,
-        parameters: Mapping[str, Any],
-        pipeline_root: str,
-        experiment: str,
-        labels: Mapping[str, str],
-        cache: bool = True,
-        service_account: str = "",
-        version: str = "",
-    ) -> Run:
+    def submit(self, package: str, request: RunRequest, *, version: str = "") -> Run:
         """Starts a run of a compiled pipeline (YAML text).
 
         With `version`, the name under which this very pipeline was uploaded, the run names it.
@@ -124,24 +134,8 @@ class Backend(Watched, Protocol):
         """Versions of a kept pipeline, newest first."""
         ...
 
-    def schedule(
-        self,
-        package: str,
-        *,
-        name: str,
-        cron: str,
-        parameters: Mapping[str, Any],
-        pipeline_root: str,
-        experiment: str,
-        catch_up: bool,
-        max_concurrent: int,
-        labels: Mapping[str, str] = {},
-        start: datetime.datetime | None = None,
-        end: datetime.datetime | None = None,
-        cache: bool = True,
-        service_account: str = "",
-    ) -> Schedule:
-        """Makes a recurring run, between `start` and `end` where they are given."""
+    def schedule(self, package: str, request: RunRequest, recurrence: Recurrence) -> Schedule:
+        """Makes a recurring run."""
         ...
 
     def schedules(self) -> list[Schedule]:

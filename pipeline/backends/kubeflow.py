@@ -1,6 +1,5 @@
 """Runs on Kubeflow Pipelines, through its API v2beta1."""
 
-import datetime
 import json
 import os
 import tempfile
@@ -10,7 +9,7 @@ from typing import Any
 
 from pipeline.backends import cron as crontab
 from pipeline.backends import kubeflow_tasks, packages
-from pipeline.backends.interface import BackendError, Run, Schedule
+from pipeline.backends.interface import BackendError, Recurrence, Run, RunRequest, Schedule
 from pipeline.backends.kubeflow_client import KubeflowClient, Refused
 from pipeline.backends.packages import Package
 
@@ -36,40 +35,28 @@ class KubeflowBackend:
         self._ui = os.environ.get(UI, host).rstrip("/")
         self._client = KubeflowClient(host)
 
-    def submit(
-        self,
-        package: str,
-        *,
-        name: str,
-        parameters: Mapping[str, Any],
-        pipeline_root: str,
-        experiment: str,
-        labels: Mapping[str, str],
-        cache: bool = True,
-        service_account: str = "",
-        version: str = "",
-    ) -> Run:
+    def submit(self, package: str, request: RunRequest, *, version: str = "") -> Run:
         """Starts a run of a compiled pipeline (YAML text), or of a version of it that is kept.
 
         Labels are kept in the run's description: the API has no place of their own.
         """
         types = self._client.types
         found = packages.read(package)
-        if version and not cache:
+        if version and not request.cache:
             raise BackendError(
                 f"A kept version runs as it is (received {version} without cache). Leave out "
                 "--no-cache or the version."
             )
         reference = self._version(found.name, version) if version else None
-        spec = (found if cache else found.without_cache()).for_kubeflow()
+        spec = (found if request.cache else found.without_cache()).for_kubeflow()
         body = types.V2beta1Run(
-            display_name=name,
-            description=_told(labels),
-            experiment_id=self._experiment(experiment),
+            display_name=request.name,
+            description=_told(request.labels),
+            experiment_id=self._experiment(request.experiment),
             pipeline_spec=None if version else spec,
             pipeline_version_reference=reference,
-            runtime_config=_runtime(types, parameters, pipeline_root),
-            service_account=service_account or None,
+            runtime_config=_runtime(types, request),
+            service_account=request.service_account or None,
         )
         made = self._client.call("RunService", "run_service_create_run", body=body)
         return self._run(made, found)
@@ -140,41 +127,27 @@ class KubeflowBackend:
         """Ends a run that is going on."""
         self._client.call("RunService", "run_service_terminate_run", run_id=run_id)
 
-    def schedule(
-        self,
-        package: str,
-        *,
-        name: str,
-        cron: str,
-        parameters: Mapping[str, Any],
-        pipeline_root: str,
-        experiment: str,
-        catch_up: bool,
-        max_concurrent: int,
-        labels: Mapping[str, str] = {},
-        start: datetime.datetime | None = None,
-        end: datetime.datetime | None = None,
-        cache: bool = True,
-        service_account: str = "",
-    ) -> Schedule:
+    def schedule(self, package: str, request: RunRequest, recurrence: Recurrence) -> Schedule:
         """Makes a recurring run. Kubeflow's cron has seconds before our five fields."""
         types = self._client.types
         found = packages.read(package)
         trigger = types.V2beta1CronSchedule(
-            cron=f"0 {crontab.checked(cron)}", start_time=start, end_time=end
+            cron=f"0 {crontab.checked(recurrence.cron)}",
+            start_time=recurrence.start,
+            end_time=recurrence.end,
         )
         body = types.V2beta1RecurringRun(
-            display_name=name,
-            description=_told(labels),
-            experiment_id=self._experiment(experiment),
-            pipeline_spec=(found if cache else found.without_cache()).for_kubeflow(),
-            runtime_config=_runtime(types, parameters, pipeline_root),
+            display_name=request.name,
+            description=_told(request.labels),
+            experiment_id=self._experiment(request.experiment),
+            pipeline_spec=(found if request.cache else found.without_cache()).for_kubeflow(),
+            runtime_config=_runtime(types, request),
             trigger=types.V2beta1Trigger(cron_schedule=trigger),
             mode="ENABLE",
-            no_catchup=not catch_up,
-            max_concurrency=str(max_concurrent),
+            no_catchup=not recurrence.catch_up,
+            max_concurrency=str(recurrence.max_concurrent),
             namespace=self._namespace or None,
-            service_account=service_account or None,
+            service_account=request.service_account or None,
         )
         method = "recurring_run_service_create_recurring_run"
         return self._schedule(self._client.call("RecurringRunService", method, body=body))
@@ -349,8 +322,10 @@ class KubeflowBackend:
         )
 
 
-def _runtime(types: Any, parameters: Mapping[str, Any], root: str) -> Any:
-    return types.V2beta1RuntimeConfig(parameters=dict(parameters), pipeline_root=root or None)
+def _runtime(types: Any, request: RunRequest) -> Any:
+    return types.V2beta1RuntimeConfig(
+        parameters=dict(request.parameters), pipeline_root=request.pipeline_root or None
+    )
 
 
 def _name(document: Any) -> str:

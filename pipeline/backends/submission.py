@@ -1,12 +1,12 @@
 """From a preset, or a compiled file, to what is sent to a cluster."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.backends import datasets, packages
-from pipeline.backends.interface import BackendError
+from pipeline.backends.interface import BackendError, RunRequest
 from pipeline.backends.packages import Package
 from pipeline.cluster import Target
 from pipeline.config import PipelineConfig
@@ -35,6 +35,26 @@ class Submission:
     parameters: dict[str, Any]
     pipeline_root: str
     dataset: Path | None = None
+
+    def request(
+        self,
+        name: str,
+        config: PipelineConfig,
+        experiment: str,
+        labels: Mapping[str, str],
+        *,
+        cache: bool,
+    ) -> RunRequest:
+        """The run as a backend takes it."""
+        return RunRequest(
+            name=name,
+            parameters=self.parameters,
+            pipeline_root=self.pipeline_root,
+            experiment=experiment,
+            labels=labels,
+            cache=cache,
+            service_account=config.cluster.service_account,
+        )
 
     def place_dataset(self) -> bool:
         """Copies the dataset to where the parameter says, unless it lies there.

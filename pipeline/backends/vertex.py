@@ -5,7 +5,6 @@ used: it is configured by globals and asks a third service for the project's num
 """
 
 import contextlib
-import datetime
 import re
 import secrets
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,14 @@ from typing import Any
 
 from pipeline.backends import cron as crontab
 from pipeline.backends import packages, vertex_tasks
-from pipeline.backends.interface import ENDED, BackendError, Run, Schedule
+from pipeline.backends.interface import (
+    ENDED,
+    BackendError,
+    Recurrence,
+    Run,
+    RunRequest,
+    Schedule,
+)
 from pipeline.backends.packages import Package
 from registry.vertex_settings import VertexSettings
 
@@ -38,31 +44,18 @@ class VertexBackend:
         self._parent = f"projects/{project}/locations/{location}"
         self._made: dict[str, Any] = {}
 
-    def submit(
-        self,
-        package: str,
-        *,
-        name: str,
-        parameters: Mapping[str, Any],
-        pipeline_root: str,
-        experiment: str,
-        labels: Mapping[str, str],
-        cache: bool = True,
-        service_account: str = "",
-        version: str = "",
-    ) -> Run:
+    def submit(self, package: str, request: RunRequest, *, version: str = "") -> Run:
         """Starts a run of a compiled pipeline (YAML text); the experiment is a label there."""
         if version:
-            self.upload(package, name=name, version=version)
+            self.upload(package, name=request.name, version=version)
         found = packages.read(package)
-        given = dict(labels) | ({EXPERIMENT: _slug(experiment)} if experiment else {})
-        job = self._job(found, name, parameters, pipeline_root, given, cache, service_account)
+        job = self._job(found, request, {})
         made = self._call(
             "PipelineService",
             "create_pipeline_job",
             parent=self._parent,
             pipeline_job=job,
-            pipeline_job_id=f"{_slug(name)[:100]}-{secrets.token_hex(3)}",
+            pipeline_job_id=f"{_slug(request.name)[:100]}-{secrets.token_hex(3)}",
         )
         return self._run(made)
 
@@ -138,42 +131,24 @@ class VertexBackend:
             raise BackendError(f"The run {run_id} has ended already: {run.status}.")
         self._call("PipelineService", "cancel_pipeline_job", name=self._name(run_id))
 
-    def schedule(
-        self,
-        package: str,
-        *,
-        name: str,
-        cron: str,
-        parameters: Mapping[str, Any],
-        pipeline_root: str,
-        experiment: str,
-        catch_up: bool,
-        max_concurrent: int,
-        labels: Mapping[str, str] = {},
-        start: datetime.datetime | None = None,
-        end: datetime.datetime | None = None,
-        cache: bool = True,
-        service_account: str = "",
-    ) -> Schedule:
+    def schedule(self, package: str, request: RunRequest, recurrence: Recurrence) -> Schedule:
         """Makes a recurring run. With `catch_up` a run that is due while others go on waits.
 
         Vertex AI catches up when a paused schedule goes on; `set_enabled` tells it to.
         """
         types = self._types
         found = packages.read(package)
-        given = dict(labels) | {CATCH_UP: "yes" if catch_up else "no"}
-        if experiment:
-            given[EXPERIMENT] = _slug(experiment)
-        job = self._job(found, name, parameters, pipeline_root, given, cache, service_account)
-        request = types.CreatePipelineJobRequest(parent=self._parent, pipeline_job=job)
+        job = self._job(found, request, {CATCH_UP: "yes" if recurrence.catch_up else "no"})
         entry = types.Schedule(
-            display_name=name,
-            cron=f"TZ=UTC {crontab.checked(cron)}",
-            create_pipeline_job_request=request,
-            max_concurrent_run_count=max_concurrent,
-            allow_queueing=catch_up,
-            start_time=start,
-            end_time=end,
+            display_name=request.name,
+            cron=f"TZ=UTC {crontab.checked(recurrence.cron)}",
+            create_pipeline_job_request=types.CreatePipelineJobRequest(
+                parent=self._parent, pipeline_job=job
+            ),
+            max_concurrent_run_count=recurrence.max_concurrent,
+            allow_queueing=recurrence.catch_up,
+            start_time=recurrence.start,
+            end_time=recurrence.end,
         )
         made = self._call("ScheduleService", "create_schedule", parent=self._parent, schedule=entry)
         return self._schedule(made)
@@ -208,22 +183,17 @@ class VertexBackend:
         with self._asking("delete the schedule"):
             operation.result(timeout=TIMEOUT)
 
-    def _job(
-        self,
-        package: Package,
-        name: str,
-        parameters: Mapping[str, Any],
-        root: str,
-        labels: Mapping[str, str],
-        cache: bool,
-        service_account: str,
-    ) -> Any:
-        """What is sent of a run."""
+    def _job(self, package: Package, request: RunRequest, more: Mapping[str, str]) -> Any:
+        """What is sent of a run; `more` are labels of ours."""
+        root = request.pipeline_root
         if not root.startswith("gs://"):
             raise BackendError(
                 "Vertex AI keeps artifacts in Cloud Storage (received the pipeline root "
                 f"{root or 'none'!r}). Give --pipeline-root gs://BUCKET/PATH."
             )
+        labels = {**request.labels, **more}
+        if request.experiment:
+            labels[EXPERIMENT] = _slug(request.experiment)
         wrong = [k for k, v in labels.items() if not _KEY.fullmatch(k) or not _VALUE.fullmatch(v)]
         if wrong:
             raise BackendError(
@@ -233,17 +203,17 @@ class VertexBackend:
         types = self._types
         runtime = types.PipelineJob.RuntimeConfig(
             gcs_output_directory=root,
-            parameter_values=dict(parameters),
+            parameter_values=dict(request.parameters),
             # A failed node ends what waits for it; what does not goes on, so that the view of a
             # refused run is drawn.
             failure_policy=types.PipelineFailurePolicy.PIPELINE_FAILURE_POLICY_FAIL_SLOW,
         )
         return types.PipelineJob(
-            display_name=name,
-            pipeline_spec=(package if cache else package.without_cache()).spec,
+            display_name=request.name,
+            pipeline_spec=(package if request.cache else package.without_cache()).spec,
             runtime_config=runtime,
             labels={MARK: "run", **labels},
-            service_account=service_account,
+            service_account=request.service_account,
         )
 
     def _run(self, job: Any) -> Run:

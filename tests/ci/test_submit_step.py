@@ -7,26 +7,9 @@ import urllib.request
 import pytest
 
 from tests.ci.steps import ROOT, Runner, github_steps
-from tests.emulators import processes
+from tests.emulators import one_node, processes
 
 STEP = "workflows/run.yml: run: Submit, and let the outcome decide"
-# One node, whose name says what its failure means.
-PACKAGE = """
-pipelineInfo: {name: quickstart}
-schemaVersion: 2.1.0
-sdkVersion: kfp-2.13.0
-components: {NODE: {executorLabel: NODE}}
-deploymentSpec:
-  executors: {NODE: {container: {image: "cortexflow:latest", command: ["COMMAND"], args: []}}}
-root:
-  dag:
-    tasks:
-      NODE: {componentRef: {name: NODE}, taskInfo: {name: NODE}}
-  inputDefinitions:
-    parameters:
-      dataset: {parameterType: STRING}
-      registry: {parameterType: STRING}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +37,7 @@ def test_the_job_is_as_red_as_the_run(kubeflow, tmp_path, node, command, code, w
     placed.unlink()
     placed.symlink_to(real)
     spec = runner.work / "build/compiled.yaml"
-    spec.write_text(PACKAGE.replace("NODE", node).replace("COMMAND", command))
+    spec.write_text(one_node.package(node, command))
     (step,) = (step for step in github_steps() if step.key == STEP)
     values = {
         "inputs.preset || vars.PRESET || 'quickstart'": "quickstart",

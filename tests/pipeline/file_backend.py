@@ -27,32 +27,12 @@ class FileBackend:
         if (self._folder / "down").exists():
             raise BackendError("The cluster cannot be reached: connection refused.")
 
-    def submit(
-        self,
-        package,
-        *,
-        name,
-        parameters,
-        pipeline_root,
-        experiment,
-        labels,
-        cache=True,
-        service_account="",
-        version="",
-    ):
+    def submit(self, package, request, *, version=""):
         """Writes a run's file."""
         self._reach()
         if (self._folder / "slow").exists():
             time.sleep(float((self._folder / "slow").read_text()))
-        told = {
-            "package": package,
-            "name": name,
-            "parameters": dict(parameters),
-            "pipeline_root": pipeline_root,
-            "experiment": experiment,
-            "labels": dict(labels),
-            "service_account": service_account,
-        }
+        told = {"package": package, **request.model_dump()}
         number = len(list(self._folder.glob("run-*.json"))) + 1
         draft = self._folder / f"draft-{number}"
         draft.write_text(json.dumps(told))
@@ -61,7 +41,7 @@ class FileBackend:
             os.kill(os.getpid(), signal.SIGKILL)
         return Run(
             id=f"run-{number}",
-            name=name,
+            name=request.name,
             pipeline="p",
             status="pending",
             url=f"https://runs.example.org/run-{number}",

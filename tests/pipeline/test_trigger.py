@@ -123,6 +123,7 @@ def test_a_finished_span_starts_one_run_however_often_it_is_told(start):
         "experiment": "new-data",
         "service_account": "nodes",
         "labels": {"trigger": "new-data", "object": first["name"][-12:]},
+        "cache": True,
     }
     # What is told late of an older state was read by the run of the newer one.
     assert service.send(message(generation=1)) == (200, ["duplicate"])

@@ -11,25 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulators import processes
+from tests.emulators import one_node, processes
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = """
-pipelineInfo: {name: quickstart}
-schemaVersion: 2.1.0
-sdkVersion: kfp-2.13.0
-components: {Nothing: {executorLabel: Nothing}}
-deploymentSpec:
-  executors: {Nothing: {container: {image: "cortexflow:latest", command: ["true"], args: []}}}
-root:
-  dag:
-    tasks:
-      Nothing: {componentRef: {name: Nothing}, taskInfo: {name: Nothing}}
-  inputDefinitions:
-    parameters:
-      dataset: {parameterType: STRING}
-      registry: {parameterType: STRING}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +25,7 @@ def kubeflow():
 @contextlib.contextmanager
 def trigger(kubeflow, folder: Path):
     """A running trigger; gives a function that tells it of a generation of a dataset."""
-    (folder / "p.yaml").write_text(PACKAGE)
+    (folder / "p.yaml").write_text(one_node.package())
     options = ["--on", f"kubeflow+http://{kubeflow.address}/team", "--package", folder / "p.yaml"]
     options += ["--watch", "gs://scans", "--param", "registry=gs://runs/registry", "--port", "0"]
     options += ["--pipeline-root", "gs://runs", "--state", folder / "state", "--debounce", "0"]

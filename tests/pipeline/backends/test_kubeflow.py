@@ -29,37 +29,6 @@ def test_experiments_are_made_once(kubeflow, kfp):
     assert calls.count("POST /apis/v2beta1/runs") == 2
 
 
-def test_states_go_from_pending_over_running_to_the_end(kubeflow, tmp_path):
-    signal = tmp_path / "go"
-    made = tiny.submitted(kubeflow, tiny.waiting(signal))
-    running = tiny.until(
-        lambda: kubeflow.get(made.id),
-        lambda run: tiny.states(run)["Second"] == "running",
-        "running node",
-    )
-    assert running.status == "running"
-    assert tiny.states(running) == {"First": "ran", "Second": "running", "Third": "pending"}
-    signal.touch()
-    run = tiny.ended(kubeflow, made.id)
-    assert tiny.states(run) == dict.fromkeys(["First", "Second", "Third"], "ran")
-
-
-@pytest.mark.parametrize(
-    ("stop", "status"),
-    [
-        ("StopOnBadData", "refused"),
-        ("StopOnRefusal", "refused"),
-        ("StopOnInsufficientEvidence", "insufficient evidence"),
-    ],
-)
-def test_a_stop_node_tells_the_outcome_and_its_log_the_reason(kubeflow, stop, status):
-    run = tiny.ended(kubeflow, tiny.submitted(kubeflow, tiny.refusing(stop)).id)
-    assert run.status == status
-    assert run.reason == f"{stop}: the model is no better than the prior"
-    assert tiny.states(run) == {"ModelGate": "ran", stop: "failed", "RegistryPusher": "skipped"}
-    assert [run.status for run in kubeflow.runs()] == [status]
-
-
 def test_any_other_failure_is_one_of_the_infrastructure(kubeflow):
     run = tiny.ended(kubeflow, tiny.submitted(kubeflow, tiny.breaking()).id)
     assert run.status == "failed"

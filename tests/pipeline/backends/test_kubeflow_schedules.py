@@ -8,12 +8,6 @@ from tests.pipeline.backends import tiny
 HOUR = tiny.minutes(60)
 
 
-def scheduled(backend, text=None, **given):
-    said = {"name": "hourly", "cron": "0 * * * *", "parameters": {"word": "again"}}
-    said |= {"pipeline_root": "", "experiment": "nightly", "catch_up": False, "max_concurrent": 1}
-    return backend.schedule(text or tiny.package(), **(said | given))
-
-
 def settled(backend, count):
     """The runs once there are so many and all have ended."""
     return tiny.until(
@@ -24,10 +18,10 @@ def settled(backend, count):
 
 
 def test_a_schedule_is_made_listed_and_removed(kubeflow, kfp):
-    made = scheduled(kubeflow, cron="30 3 * * 1-5", max_concurrent=2, catch_up=True)
+    made = tiny.scheduled(kubeflow, cron="30 3 * * 1-5", max_concurrent=2, catch_up=True)
     assert (made.cron, made.enabled, made.catch_up) == ("30 3 * * 1-5", True, True)
-    assert (made.max_concurrent, made.name, made.pipeline) == (2, "hourly", "tiny")
-    other = scheduled(kubeflow, name="other")
+    assert (made.max_concurrent, made.name, made.pipeline) == (2, "nightly", "tiny")
+    other = tiny.scheduled(kubeflow, name="other")
     assert not other.catch_up
     assert [entry.id for entry in kubeflow.schedules()] == [other.id, made.id]
     kubeflow.unschedule(made.id)
@@ -37,7 +31,7 @@ def test_a_schedule_is_made_listed_and_removed(kubeflow, kfp):
 
 
 def test_due_runs_are_started_with_their_parameters(kubeflow, kfp):
-    scheduled(kubeflow)
+    tiny.scheduled(kubeflow)
     assert kubeflow.runs() == []
     kfp(advance=HOUR)
     run = settled(kubeflow, 1)[0]
@@ -47,7 +41,7 @@ def test_due_runs_are_started_with_their_parameters(kubeflow, kfp):
 
 @pytest.mark.parametrize(("catch_up", "missed"), [(False, 1), (True, 5)])
 def test_catching_up_makes_up_for_every_missed_run(kubeflow, kfp, catch_up, missed):
-    scheduled(kubeflow, catch_up=catch_up)
+    tiny.scheduled(kubeflow, catch_up=catch_up)
     kfp(advance=5 * HOUR)
     assert len(settled(kubeflow, missed)) == missed
     kfp(advance=0)
@@ -56,7 +50,7 @@ def test_catching_up_makes_up_for_every_missed_run(kubeflow, kfp, catch_up, miss
 
 def test_no_more_runs_at_once_than_allowed(kubeflow, kfp, tmp_path):
     signal = tmp_path / "go"
-    scheduled(kubeflow, tiny.waiting(signal), parameters={}, catch_up=True, max_concurrent=2)
+    tiny.scheduled(kubeflow, tiny.waiting(signal), parameters={}, catch_up=True, max_concurrent=2)
     kfp(advance=4 * HOUR)
     assert len(kubeflow.runs()) == 2
     signal.touch()
@@ -64,7 +58,7 @@ def test_no_more_runs_at_once_than_allowed(kubeflow, kfp, tmp_path):
 
 
 def test_a_paused_schedule_starts_nothing_and_goes_on_with_the_latest(kubeflow, kfp):
-    made = scheduled(kubeflow)
+    made = tiny.scheduled(kubeflow)
     kubeflow.set_enabled(made.id, False)
     assert not kubeflow.schedules()[0].enabled
     kfp(advance=3 * HOUR)
@@ -75,6 +69,6 @@ def test_a_paused_schedule_starts_nothing_and_goes_on_with_the_latest(kubeflow, 
 
 def test_what_the_server_does_not_allow_is_told(kubeflow):
     with pytest.raises(BackendError, match="between 1 and 10"):
-        scheduled(kubeflow, max_concurrent=11)
+        tiny.scheduled(kubeflow, max_concurrent=11)
     with pytest.raises(BackendError, match="five fields"):
-        scheduled(kubeflow, cron="0 0 3 * * *")
+        tiny.scheduled(kubeflow, cron="0 0 3 * * *")

@@ -24,36 +24,6 @@ def test_a_run_is_made_and_ends_well(vertex):
     assert run.seconds is not None
 
 
-def test_states_go_from_pending_over_running_to_the_end(vertex, tmp_path):
-    signal = tmp_path / "go"
-    made = tiny.submitted(vertex, tiny.waiting(signal))
-    running = tiny.until(
-        lambda: vertex.get(made.id),
-        lambda run: tiny.states(run)["Second"] == "running",
-        "running node",
-    )
-    assert running.status == "running"
-    assert tiny.states(running) == {"First": "ran", "Second": "running", "Third": "pending"}
-    signal.touch()
-    run = tiny.ended(vertex, made.id)
-    assert tiny.states(run) == dict.fromkeys(["First", "Second", "Third"], "ran")
-
-
-@pytest.mark.parametrize(
-    ("stop", "status"),
-    [
-        ("StopOnBadData", "refused"),
-        ("StopOnRefusal", "refused"),
-        ("StopOnInsufficientEvidence", "insufficient evidence"),
-    ],
-)
-def test_a_stop_node_tells_the_outcome(vertex, stop, status):
-    run = tiny.ended(vertex, tiny.submitted(vertex, tiny.refusing(stop)).id)
-    assert (run.status, run.reason) == (status, f"{stop}: exit status 1")
-    assert tiny.states(run) == {"ModelGate": "ran", stop: "failed", "RegistryPusher": "skipped"}
-    assert [run.status for run in vertex.runs()] == [status]
-
-
 def test_any_other_failure_is_one_of_the_infrastructure(vertex):
     run = tiny.ended(vertex, tiny.submitted(vertex, tiny.breaking()).id)
     assert (run.status, run.reason) == ("failed", "Teacher: exit status 1")
@@ -136,7 +106,7 @@ def test_errors_are_one_clear_line(vertex, vertex_ai, monkeypatch):
 
 
 def test_schedules_start_what_is_due(vertex, vertex_ai):
-    made = scheduled(vertex, cron="0 3 * * *")
+    made = tiny.scheduled(vertex, cron="0 3 * * *")
     assert (made.cron, made.enabled, made.catch_up, made.max_concurrent) == (
         "0 3 * * *",
         True,
@@ -156,7 +126,7 @@ def test_schedules_start_what_is_due(vertex, vertex_ai):
 
 @pytest.mark.parametrize(("catch_up", "missed"), [(False, 0), (True, 3)])
 def test_a_paused_schedule_catches_up_if_it_was_made_so(vertex, vertex_ai, catch_up, missed):
-    made = scheduled(vertex, catch_up=catch_up)
+    made = tiny.scheduled(vertex, catch_up=catch_up)
     vertex.set_enabled(made.id, False)
     assert not vertex.schedules()[0].enabled
     vertex_ai(advance=tiny.minutes(180))
@@ -171,18 +141,11 @@ def test_what_is_due_beyond_the_limit_waits_or_is_left_out(
 ):
     signal = tmp_path / "go"
     text = tiny.waiting(signal)
-    scheduled(vertex, text, parameters={}, catch_up=catch_up, max_concurrent=2)
+    tiny.scheduled(vertex, text, parameters={}, catch_up=catch_up, max_concurrent=2)
     vertex_ai(advance=tiny.minutes(240))
     assert len(vertex.runs()) == 2
     signal.touch()
     assert len(settled(vertex, total)) == total
-
-
-def scheduled(backend, text=None, **given):
-    said = {"name": "nightly", "cron": "0 * * * *", "parameters": {"word": "again"}}
-    said |= {"pipeline_root": "gs://bucket/root", "experiment": "", "catch_up": False}
-    said |= {"max_concurrent": 1}
-    return backend.schedule(text or tiny.package(), **(said | given))
 
 
 def settled(backend, count):

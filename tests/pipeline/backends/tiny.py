@@ -5,7 +5,7 @@ import time
 
 import yaml
 
-from pipeline.backends.interface import ENDED
+from pipeline.backends.interface import ENDED, Recurrence, RunRequest
 
 GATE = "print('looking'); raise SystemExit('the model is no better than the prior')"
 PATIENCE = 30  # seconds until a test gives up on a run
@@ -91,9 +91,18 @@ def waiting(signal):
 
 def submitted(backend, text, **given):
     """Starts a run with what every test would say."""
-    said = {"name": "tiny run", "parameters": {}, "pipeline_root": "gs://bucket/root"}
-    said |= {"experiment": "trials", "labels": {}}
-    return backend.submit(text, **(said | given))
+    said = {"name": "tiny run", "pipeline_root": "gs://bucket/root", "experiment": "trials"}
+    version = given.pop("version", "")
+    return backend.submit(text, RunRequest(**(said | given)), version=version)
+
+
+def scheduled(backend, text=None, **given):
+    """Makes an hourly run with what every test would say."""
+    said = {"name": "nightly", "parameters": {"word": "again"}}
+    said |= {"pipeline_root": "gs://bucket/root", "experiment": "nightly"}
+    when = {name: given.pop(name) for name in tuple(given) if name in Recurrence.model_fields}
+    recurrence = Recurrence(**({"cron": "0 * * * *"} | when))
+    return backend.schedule(text or package(), RunRequest(**(said | given)), recurrence)
 
 
 def until(look, good, what):
