@@ -82,7 +82,13 @@ def run(command: Sequence[str]) -> tuple[int, list[str], str]:
     tail: collections.deque[str] = collections.deque(maxlen=TAIL)
     address = ""
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        # Else what it printed before an error comes after it, and the last line is not the reason.
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
     ) as process:
 
         def passed_on(number: int, _: FrameType | None) -> None:
