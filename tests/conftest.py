@@ -8,6 +8,8 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# As the image has it (kubeflow/Dockerfile): what a program says last stands last in its log.
+os.environ.setdefault("PYTHONUNBUFFERED", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 

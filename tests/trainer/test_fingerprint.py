@@ -1,5 +1,6 @@
 """What a half-made training must have in common with the one that goes on with it."""
 
+import contextlib
 import json
 
 from blob_dataset import CLASSES, fn_args
@@ -53,9 +54,9 @@ def test_it_changes_with_whatever_changes_the_result(blobs):
 def test_what_pretraining_only_measures_does_not_begin_it_anew(tmp_path, blobs):
     def state(settings, train, held_out, **config):
         config["checkpoint_root"] = str(tmp_path)
-        return _checkpoints(
-            read_job(fn_args(tmp_path, settings, [train], [held_out], **config)), None
-        )
+        job = read_job(fn_args(tmp_path, settings, [train], [held_out], **config))
+        with contextlib.ExitStack() as scratch:
+            return _checkpoints(job, None, scratch)
 
     mark = state(PretrainSettings(), blobs.train, blobs.val)
     same = state(
