@@ -4,6 +4,7 @@ They are started as a user without rights where the tests run as root, since nei
 root. Nothing is left behind.
 """
 
+import abc
 import contextlib
 import os
 import pwd
@@ -22,7 +23,7 @@ USER = "runs"
 START_SECONDS = 120.0
 
 
-class DatabaseServer:
+class DatabaseServer(abc.ABC):
     """One server with its data; may be killed and started again."""
 
     scheme = ""
@@ -34,22 +35,23 @@ class DatabaseServer:
         self.process: subprocess.Popen | None = None
 
     @staticmethod
+    @abc.abstractmethod
     def missing() -> str:
         """Why it cannot be started here; empty where it can."""
-        raise NotImplementedError
 
     def address(self, database: str) -> str:
         """The setting `metadata`."""
         return f"{self.scheme}://{USER}@{LOOPBACK}:{self.port}/{database}"
 
+    @abc.abstractmethod
     def prepare(self) -> None:
         """Makes the data's folder."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def command(self) -> list[str]:
         """What runs the server in the foreground."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def populate(self) -> None:
         """Makes databases and the user, once the server runs for the first time."""
 
