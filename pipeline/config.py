@@ -95,6 +95,16 @@ class PipelineConfig(Settings):
     cluster: ClusterSettings = ClusterSettings()
     beam_args: tuple[str, ...] = BEAM_IN_PROCESS
 
+    @field_validator("metadata")
+    @classmethod
+    def _no_password(cls, value: str | None) -> str | None:
+        """A password typed by mistake is refused here, where it is not repeated."""
+        if value is not None:
+            from pipeline import metadata
+
+            metadata.parsed(value)
+        return value
+
     @property
     def stages(self) -> dict[str, StageSettings]:
         """The stages that there are, by the names of their settings, in order."""

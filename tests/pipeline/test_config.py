@@ -134,3 +134,10 @@ def test_what_all_stages_get_wrong_is_told_once():
 def test_unknown_preset_lists_the_known():
     with pytest.raises(CortexflowError, match="quickstart"):
         presets.load("quickstrat")
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated():
+    address = "mysql://me:hunter2@h/db"  # pragma: allowlist secret
+    with pytest.raises(CortexflowError, match="CORTEXFLOW_METADATA_PASSWORD") as told:
+        with_overrides(presets.load("mri"), [f"metadata={address}"])
+    assert "hunter2" not in str(told.value)
