@@ -24,6 +24,7 @@ def report_of(workspace: Path) -> str:
     return report.read_text()
 
 
+@pytest.mark.slow  # test_stop_on_bad_data.py says the same of the node
 def test_data_outside_its_contract_stop_the_run_before_training(tmp_path, cortexflow):
     source = generate(COHORT, tmp_path / "phantoms") / "images"
     imported = cortexflow(

@@ -58,6 +58,7 @@ def remote_args(address: str, blobs, attempt: str, settings=FINETUNE, base=None)
     return args
 
 
+@pytest.mark.slow
 def test_a_training_behind_addresses_goes_on_and_leaves_all_there(address, blobs, tmp_path):
     heard = []
 
