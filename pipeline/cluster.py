@@ -24,7 +24,8 @@ ACCELERATORS = {
 }
 CPU = re.compile(r"\d+(\.\d+)?m?")
 MEMORY = re.compile(r"\d+(\.\d+)?(Ki|Mi|Gi|Ti|K|M|G|T)?")
-TRAINERS = ("Pretrainer", "Teacher", "Student", "ShuffleControl")
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+UNITS |= {f"{unit}i": 1024 ** (power + 1) for power, unit in enumerate("KMGT")}
 
 
 class NodeResources(Settings):
@@ -161,3 +162,28 @@ class ClusterSettings(Settings):
         rows = NODES | self.nodes
         base = rows["default"].over(DEFAULT)
         return rows.get(node, NodeResources()).over(base)
+
+
+def cpu_cores(quantity: str) -> float:
+    """Cores of a Kubernetes quantity: 0.5 of `500m`."""
+    if quantity.endswith("m"):
+        return float(quantity[:-1]) / 1000
+    return float(quantity)
+
+
+def memory_bytes(quantity: str) -> float:
+    """Bytes of a Kubernetes quantity: 8589934592 of `8Gi`."""
+    number, unit = re.fullmatch(r"([\d.]+)(\w*)", quantity).groups()  # type: ignore[union-attr]
+    return float(number) * UNITS[unit]
+
+
+def node_labels(row: NodeResources) -> dict[str, str]:
+    """Labels of the nodes that a row may run on, as GKE gives them."""
+    labels = {"cloud.google.com/gke-nodepool": row.pool} if row.pool else {}
+    if row.accelerator not in (None, "none"):
+        resource, label, _ = ACCELERATORS[row.accelerator]
+        kind = "tpu-accelerator" if resource == "google.com/tpu" else "accelerator"
+        labels[f"cloud.google.com/gke-{kind}"] = label
+        if row.topology:
+            labels["cloud.google.com/gke-tpu-topology"] = row.topology
+    return labels

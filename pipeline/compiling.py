@@ -6,11 +6,17 @@ Kubeflow Pipelines and Vertex AI run is used (tests/pipeline/compiling).
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cluster import ACCELERATORS, NodeResources, Target
+from pipeline.cluster import (
+    ACCELERATORS,
+    NodeResources,
+    Target,
+    cpu_cores,
+    memory_bytes,
+    node_labels,
+)
 from pipeline.config import PipelineConfig
 from pipeline.facts import Facts
 from schema.errors import CortexflowError
@@ -21,9 +27,6 @@ if TYPE_CHECKING:
 
 ENTRYPOINT = ("python", "-m", "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor")
 KILL_AFTER = 60  # seconds between SIGTERM and SIGKILL of a node that is out of time
-# Kubernetes' units in bytes, of which KFP's memory is told in gigabytes.
-UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-UNITS |= {f"{unit}i": 1024 ** (power + 1) for power, unit in enumerate("KMGT")}
 
 
 class CompileError(CortexflowError):
@@ -271,19 +274,6 @@ def _resources(row: NodeResources, target: Target) -> dict[str, Any]:
     return found
 
 
-def cpu_cores(quantity: str) -> float:
-    """Cores of a Kubernetes quantity: 0.5 of `500m`."""
-    if quantity.endswith("m"):
-        return float(quantity[:-1]) / 1000
-    return float(quantity)
-
-
-def memory_bytes(quantity: str) -> float:
-    """Bytes of a Kubernetes quantity: 8589934592 of `8Gi`."""
-    number, unit = re.fullmatch(r"([\d.]+)(\w*)", quantity).groups()  # type: ignore[union-attr]
-    return float(number) * UNITS[unit]
-
-
 def _platform(spec: Mapping[str, Any], config: PipelineConfig) -> dict[str, Any] | None:
     """Node pools, tolerations and volumes, in the form of kfp-kubernetes."""
     executors: dict[str, Any] = {}
@@ -300,17 +290,10 @@ def _platform(spec: Mapping[str, Any], config: PipelineConfig) -> dict[str, Any]
 
 
 def _kubernetes(row: NodeResources, config: PipelineConfig) -> dict[str, Any]:
-    labels = {}
     found: dict[str, Any] = {}
-    if row.pool:
-        labels["cloud.google.com/gke-nodepool"] = row.pool
+    labels = node_labels(row)
     if row.accelerator not in (None, "none"):
-        resource, label, _ = ACCELERATORS[row.accelerator]
-        kind = "tpu" if resource == "google.com/tpu" else "accelerator"
-        suffix = "-accelerator" if kind == "tpu" else ""
-        labels[f"cloud.google.com/gke-{kind}{suffix}"] = label
-        if row.topology:
-            labels["cloud.google.com/gke-tpu-topology"] = row.topology
+        resource, _, _ = ACCELERATORS[row.accelerator]
         found["tolerations"] = [{"key": resource, "operator": "Exists", "effect": "NoSchedule"}]
     if labels:
         found["nodeSelector"] = {"labels": labels}

@@ -13,7 +13,15 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cluster import ACCELERATORS, TARGETS, NodeResources, Target
+from pipeline.cluster import (
+    ACCELERATORS,
+    TARGETS,
+    NodeResources,
+    Target,
+    cpu_cores,
+    memory_bytes,
+    node_labels,
+)
 from pipeline.config import ConfigError, PipelineConfig, with_overrides
 from schema.errors import CortexflowError
 from trainer.config import StageSettings
@@ -24,10 +32,6 @@ COMMAND = ("python", "-m", "components.distributed_training")
 USER = 10001  # of kubeflow/Dockerfile
 SCRATCH = "/tmp"  # noqa: S108 (in the container: a volume of the pod)
 POD_LABELS = {"app.kubernetes.io/name": "cortexflow-training"}
-
-# Labels by which GKE places pods; the operator's own documentation uses no other.
-_POOL = "cloud.google.com/gke-nodepool"
-_GPU = "cloud.google.com/gke-accelerator"
 
 # Vertex AI sells accelerators with machines: cores, GiB, accelerators of each, the smallest first.
 # https://cloud.google.com/vertex-ai/docs/training/configure-compute
@@ -46,9 +50,6 @@ _MACHINES: dict[str, dict[str, _Machine]] = {
     "nvidia-h100": {"a3-highgpu-8g": (208, 1872, 8)},
 }
 _BESIDE_N1 = {"none": (1,), "nvidia-t4": (1, 2, 4), "nvidia-v100": (1, 2, 4, 8)}
-_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12} | {
-    f"{prefix}i": 1024**power for power, prefix in enumerate("KMGT", start=1)
-}
 
 
 def check(config: PipelineConfig) -> None:
@@ -186,7 +187,7 @@ def machine(row: NodeResources) -> dict[str, Any]:
         ConfigError: there is none.
     """
     name, count = row.accelerator or "none", row.accelerators or 1
-    cores, gib = _cores(row.cpu or "1"), _gib(row.memory or "1Gi")
+    cores, gib = cpu_cores(row.cpu or "1"), memory_bytes(row.memory or "1Gi") / 1024**3
     beside = count in _BESIDE_N1.get(name, ())
     found = next(
         (
@@ -232,11 +233,10 @@ def _pod(config: PipelineConfig, row: NodeResources) -> dict[str, Any]:
     wanted = {"cpu": row.cpu, "memory": row.memory}
     limits: dict[str, Any] = {"memory": row.memory}
     pod: dict[str, Any] = {}
-    selector = {_POOL: row.pool} if row.pool else {}
+    selector = node_labels(row)
     if row.accelerator not in (None, "none"):
-        resource, label, _ = ACCELERATORS[row.accelerator]
+        resource, _, _ = ACCELERATORS[row.accelerator]
         limits[resource] = row.accelerators
-        selector[_GPU] = label
         pod["tolerations"] = [{"key": resource, "operator": "Exists", "effect": "NoSchedule"}]
         # NCCL joins the GPUs of a machine through shared memory, of which a container has 64 MiB.
         mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})  # noqa: S108
@@ -283,15 +283,6 @@ def _pod(config: PipelineConfig, row: NodeResources) -> dict[str, Any]:
         ],
         "volumes": volumes,
     }
-
-
-def _cores(quantity: str) -> float:
-    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
-
-
-def _gib(quantity: str) -> float:
-    number = quantity.rstrip("KMGTi")
-    return float(number) * _UNITS[quantity[len(number) :]] / 1024**3
 
 
 app = typer.Typer(pretty_exceptions_enable=False)

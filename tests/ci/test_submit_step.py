@@ -29,8 +29,7 @@ def kubeflow():
 )
 def test_the_job_is_as_red_as_the_run(kubeflow, tmp_path, node, command, code, word):
     real = shutil.which("cortexflow", path=str(ROOT / ".venv/bin"))
-    if real is None:
-        pytest.skip("the command is not installed in .venv")
+    assert real is not None, "make setup installs the command"
     kubeflow(reset=True)
     runner = Runner(tmp_path)
     placed = runner.work / ".venv/bin/cortexflow"

@@ -36,8 +36,7 @@ process.stdout.write(JSON.stringify(found), () => process.exit(0));
 
 def tool(name: str) -> str:
     found = shutil.which(name, path=f"{BIN}:{os.environ['PATH']}")
-    if found is None:
-        pytest.skip(f"{name} is not installed (make setup installs it)")
+    assert found is not None, f"make setup installs {name}"
     return found
 
 

@@ -22,14 +22,13 @@ for target in sys.argv[2:]:
 
 
 def cut_off() -> list[str]:
-    """What takes the network away from a command: a namespace of its own, with nothing in it."""
+    """What takes the network away from a command, a namespace of its own; [] where there is none."""
     unshare = shutil.which("unshare")
-    if unshare is None:
-        pytest.skip("unshare is not on PATH: no way to take the network away")
-    command = [unshare, "--net", "--map-root-user"]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this system gives no network namespaces to users")
-    return command
+    command = [] if unshare is None else [unshare, "--net", "--map-root-user"]
+    refused = (
+        command and subprocess.run([*command, "true"], capture_output=True, check=False).returncode
+    )
+    return [] if refused else command
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,8 @@
 import pytest
 
 from pipeline import presets
-from pipeline.cluster import NodeResources
-from pipeline.compiling import CompileError, _check, cpu_cores, memory_bytes
+from pipeline.cluster import NodeResources, cpu_cores, memory_bytes
+from pipeline.compiling import CompileError, _check
 from pipeline.config import ConfigError, with_overrides
 
 CONFIG = presets.load("quickstart")

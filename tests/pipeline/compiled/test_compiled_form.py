@@ -1,16 +1,30 @@
 """What is compiled: only what both clusters run, with what the table says, as reviewed."""
 
+import subprocess
+import sys
+
 import pytest
 import yaml
 
 from pipeline import ci_diff, presets
-from pipeline.cluster import ACCELERATORS, NODES
-from pipeline.compiling import ENTRYPOINT, compile_pipeline, cpu_cores, memory_bytes
+from pipeline.cluster import ACCELERATORS, NODES, cpu_cores, memory_bytes
+from pipeline.compiling import ENTRYPOINT, compile_pipeline
 from pipeline.config import with_overrides
-from tests.pipeline.compiled.conftest import PRESET, ROOT, TARGETS
+from tests.pipeline.compiled.conftest import PRESET, ROOT, TARGETS, cut_off
 
 VIEWS = ("DataView", "RunView")
 CONFIG = presets.load(PRESET)
+
+
+def test_the_network_was_cut_off(folder):
+    """The command that compiled had none; this shows that such a command has none."""
+    if not cut_off():
+        pytest.skip("this system gives no network namespaces to users: compiled with a network")
+    program = "import socket; print(len(socket.if_nameindex()), open('/proc/net/route').read())"
+    command = [*cut_off(), sys.executable, "-c", program]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+    assert told[0].startswith("1 "), "loopback alone"
+    assert [line for line in told[1:] if line.strip()] == [], "and no route"
 
 
 def test_nothing_but_the_files_is_written(folder, target):
