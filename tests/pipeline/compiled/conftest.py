@@ -22,7 +22,7 @@ for target in sys.argv[2:]:
 
 
 def cut_off() -> list[str]:
-    """What takes the network away from a command, a namespace of its own; [] where there is none."""
+    """What takes the network away from a command, a namespace of its own; [] if there is none."""
     unshare = shutil.which("unshare")
     command = [] if unshare is None else [unshare, "--net", "--map-root-user"]
     refused = (
