@@ -6,8 +6,10 @@ small. `Example` is built from its public descriptor (tensorflow/core/example/{e
 tensorflow/core/lib/io/record_writer.h: length, masked CRC-32C of it, data, masked CRC-32C of it.
 """
 
+import contextlib
 import gzip
 import os
+import shutil
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ from schema.errors import CortexflowError
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_RECORD_BYTES = 256 * 1024 * 1024
+CHUNK_BYTES = 1 << 20
 
 Feature = bytes | int | float | list[bytes] | list[int] | list[float]
 
@@ -125,23 +128,39 @@ def framed(record: bytes) -> bytes:
 
 
 def write_records(path: Path, records: Iterable[bytes]) -> int:
-    """Writes records to a GZIP TFRecord file, durably; returns how many.
+    """Writes records to a GZIP TFRecord file, durably; returns how many."""
+    count = 0
+    with _compressed(path) as out:
+        for record in records:
+            out.write(framed(record))
+            count += 1
+    return count
+
+
+def compress_records(source: Path, path: Path) -> None:
+    """Writes a plain TFRecord file once more as a GZIP one, durably.
+
+    As by `write_records`, without a look at any record: faster, and without Python's lock.
+    """
+    with open(source, "rb") as plain, _compressed(path) as out:
+        shutil.copyfileobj(plain, out, CHUNK_BYTES)
+
+
+@contextlib.contextmanager
+def _compressed(path: Path) -> Iterator[gzip.GzipFile]:
+    """A new GZIP file, on disk when the block ends.
 
     The header holds no name and no time, so that the same records give the same bytes. Images
     are compressed already: level 1 squeezes the framing and the numbers.
     """
-    count = 0
     with (
         open(path, "wb") as file,
         gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0) as out,
     ):
-        for record in records:
-            out.write(framed(record))
-            count += 1
+        yield out
         out.close()
         file.flush()
         os.fsync(file.fileno())
-    return count
 
 
 def read_records(path: Path) -> Iterator[bytes]:

@@ -6,8 +6,8 @@
 
 A thread of its own takes observations from a bounded queue and appends them to the open span, so
 that a slow disk drops records (counted) and never delays an answer. What was appended outlives
-kill -9; the next start finishes the span that was left open. A finished span is written beside its
-place and renamed.
+kill -9; the next start finishes the span that was left open. A finished span is compressed beside
+its place and renamed; while that takes its second, observations wait in the queue.
 
 A request id could lead back to a person through a client's own records. Written is only its HMAC
 with a random key that lives in memory and is renewed each day: equal ids are equal within a day of
@@ -28,16 +28,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ingest.records import (
     Feature,
     RecordError,
+    compress_records,
     decode_example,
     encode_example,
     framed,
     read_records,
-    write_records,
 )
 from registry import durable
 from schema.errors import CortexflowError
@@ -86,7 +86,7 @@ def examples(observation: Observation, moment: float, pseudonym: bytes) -> Itera
         pseudonym: instead of its id.
     """
     common: dict[str, Feature] = {
-        "time_ms": int(moment * 1000),
+        "time_ms": _ms(moment),
         "model": observation.model.encode(),
         "code": observation.code.encode(),
         "canary": int(observation.canary),
@@ -113,6 +113,27 @@ def examples(observation: Observation, moment: float, pseudonym: bytes) -> Itera
         yield encode_example(example)
 
 
+class Contents(NamedTuple):
+    """What a span holds.
+
+    Attributes:
+        records: how many.
+        bytes: of them, framed.
+        first, last: when, Unix time in milliseconds; 0 without a record.
+    """
+
+    records: int = 0
+    bytes: int = 0
+    first: int = 0
+    last: int = 0
+
+    def plus(self, records: int, size: int, first: int, last: int) -> "Contents":
+        """With some more records."""
+        if self.records:
+            first, last = min(self.first, first), max(self.last, last)
+        return Contents(self.records + records, self.bytes + size, first, last)
+
+
 class PredictionLog:
     """Writes the spans of one folder; one process at a time.
 
@@ -136,7 +157,7 @@ class PredictionLog:
         self._dropped = 0
         self._file: int | None = None
         self._span = 0
-        self._size = 0
+        self._contents = Contents()
         self._opened = 0.0
 
     def start(self) -> None:
@@ -187,8 +208,10 @@ class PredictionLog:
     def _turn(self) -> None:
         dropped, self._dropped = self._dropped, 0
         records: list[bytes] = []
+        moments: list[float] = []
         for _ in range(len(self._queue)):
             moment, observation = self._queue.popleft()
+            moments.append(moment)
             pseudonym = self._pseudonyms.of(observation.request_id, moment)
             records += map(framed, examples(observation, moment, pseudonym))
             time.sleep(0)  # gives the interpreter to who answers requests
@@ -197,14 +220,17 @@ class PredictionLog:
             if records:
                 self._append(b"".join(records))
                 written = len(records)
+                self._contents = self._contents.plus(
+                    written, sum(map(len, records)), _ms(min(moments)), _ms(max(moments))
+                )
         except OSError as error:
             logs.error("writing the prediction log failed", error)
             dropped += len(records)
         if written or dropped:
             self._counted(written, dropped)
         age = time.monotonic() - self._opened
-        old = self._size and age >= self._settings.max_seconds
-        if old or self._size >= self._settings.max_bytes:
+        old = self._contents.records and age >= self._settings.max_seconds
+        if old or self._contents.bytes >= self._settings.max_bytes:
             with _told("finishing a span failed"):
                 self._finish()
 
@@ -213,49 +239,48 @@ class PredictionLog:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
             self._file = os.open(self._open_path(self._span + 1), flags, 0o640)
             self._span += 1
-            self._size, self._opened = 0, time.monotonic()
+            self._contents, self._opened = Contents(), time.monotonic()
         view = memoryview(content)
         try:
             while view:
                 view = view[os.write(self._file, view) :]
         except OSError:
-            os.ftruncate(self._file, self._size)  # half a record would hide all that follow
+            # Half a record would hide all that follow.
+            os.ftruncate(self._file, self._contents.bytes)
             raise
-        self._size += len(content)
 
     def _finish(self) -> None:
         if self._file is None:
             return
         os.close(self._file)
-        self._file, self._size = None, 0
-        self._publish(self._span)
+        contents, self._file, self._contents = self._contents, None, Contents()
+        self._publish(self._span, contents)
 
-    def _publish(self, span: int, recovered: bool = False) -> None:
+    def _publish(self, span: int, contents: Contents, recovered: bool = False) -> None:
         """Compresses a span beside its place, renames it and adds its line."""
         source = self._open_path(span)
-        staged = self._folder / f".span-{span}.partial"
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir()
-        count = write_records(staged / FILE, _whole_records(source))
-        if count:
+        if contents.records:
+            staged = self._folder / f".span-{span}.partial"
+            shutil.rmtree(staged, ignore_errors=True)
+            staged.mkdir()
+            compress_records(source, staged / FILE)
             durable.sync_folder(staged)
             staged.rename(self._folder / f"span-{span}")
             durable.sync_folder(self._folder)
-            self._add_line(span, recovered)
-        else:
-            shutil.rmtree(staged)
+            self._add_line(span, contents, recovered)
         source.unlink()
 
-    def _add_line(self, span: int, recovered: bool) -> None:
+    def _add_line(self, span: int, contents: Contents, recovered: bool) -> None:
         path = self._folder / f"span-{span}" / FILE
-        times = [_time_of(record) for record in read_records(path)]
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         line = {
             "span": span,
             "file": f"span-{span}/{FILE}",
-            "records": len(times),
-            "first": _iso(min(times)),
-            "last": _iso(max(times)),
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "records": contents.records,
+            "first": _iso(contents.first),
+            "last": _iso(contents.last),
+            "sha256": digest,
             "recovered": recovered,
         }
         durable.append(self._folder / MANIFEST, json.dumps(line).encode())
@@ -272,29 +297,33 @@ class PredictionLog:
         if text and not text.endswith("\n"):
             durable.append(manifest, b"")  # ends a line that was cut short
         for number in sorted(set(finished) - listed):
-            self._add_line(number, recovered=True)
+            self._add_line(number, _contents(finished[number] / FILE), recovered=True)
         left = {_number(path): path for path in (self._folder / ".open").glob("span-*.tfrecord")}
         for number, path in sorted(left.items()):
             if number in finished:
                 path.unlink()
             else:
-                self._publish(number, recovered=True)
+                contents = _contents(path)
+                os.truncate(path, contents.bytes)
+                self._publish(number, contents, recovered=True)
         self._span = max([0, *finished, *left, *listed])
 
     def _open_path(self, span: int) -> Path:
         return self._folder / ".open" / f"span-{span}.tfrecord"
 
 
-def _whole_records(path: Path) -> Iterator[bytes]:
-    """The records up to where a crash cut the file."""
+def _contents(path: Path) -> Contents:
+    """What a span holds that another process wrote, up to where a crash cut it."""
+    contents = Contents()
     with contextlib.suppress(RecordError):
         for record in read_records(path):
-            yield record
-            time.sleep(0)
+            moment = int(decode_example(record)["time_ms"][0])
+            contents = contents.plus(1, len(framed(record)), moment, moment)
+    return contents
 
 
-def _time_of(record: bytes) -> int:
-    return int(decode_example(record)["time_ms"][0])
+def _ms(moment: float) -> int:
+    return int(moment * 1000)
 
 
 def _iso(milliseconds: int) -> str:

@@ -4,7 +4,15 @@ import gzip
 
 import pytest
 
-from ingest.records import RecordError, decode_example, encode_example, read_records, write_records
+from ingest.records import (
+    RecordError,
+    compress_records,
+    decode_example,
+    encode_example,
+    framed,
+    read_records,
+    write_records,
+)
 
 FEATURES = {"image": b"\xff\xd8", "label": -1, "descriptor/a": [0.5, 1.5], "z": [b"x"]}
 
@@ -27,6 +35,17 @@ def test_same_records_same_bytes(tmp_path):
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
     reordered = dict(reversed(FEATURES.items()))
     assert encode_example(FEATURES) == encode_example(reordered)
+
+
+def test_a_plain_file_is_compressed_as_its_records_are(tmp_path):
+    records = [b"", b"x" * 3_000_000, bytes(range(256)) * 3]
+    (tmp_path / "plain").write_bytes(b"".join(map(framed, records)))
+    compress_records(tmp_path / "plain", tmp_path / "a.gz")
+    write_records(tmp_path / "b.gz", records)
+    assert list(read_records(tmp_path / "a.gz")) == records
+    assert gzip.decompress((tmp_path / "a.gz").read_bytes()) == gzip.decompress(
+        (tmp_path / "b.gz").read_bytes()
+    )
 
 
 def test_tensorflow_agrees(tmp_path):

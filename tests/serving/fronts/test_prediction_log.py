@@ -1,5 +1,7 @@
 """The prediction log: what it holds, how spans appear, and what a crash leaves."""
 
+import datetime
+import hashlib
 import json
 import signal
 import subprocess
@@ -81,6 +83,21 @@ def test_closing_publishes_a_span_and_its_line(tmp_path):
     assert (line["span"], line["records"], line["recovered"]) == (1, 2, False)
     assert not list((tmp_path / "log" / ".open").iterdir())
     assert b"secret-id" not in b"".join(read_records(tmp_path / "log" / "span-1" / FILE))
+
+
+def test_the_line_tells_what_the_span_holds(tmp_path):
+    log = opened(tmp_path)
+    for _ in range(3):
+        log.observe(observation())
+        time.sleep(0.005)
+    log.close()
+    (line,) = manifest(tmp_path)
+    file = tmp_path / line["file"]
+    times = [decode_example(record)["time_ms"][0] for record in read_records(file)]
+    told = [datetime.datetime.fromisoformat(line[name]) for name in ("first", "last")]
+    assert [round(moment.timestamp() * 1000) for moment in told] == [min(times), max(times)]
+    assert line["records"] == len(times) == 6
+    assert line["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_a_later_process_writes_a_later_span(tmp_path):
