@@ -83,7 +83,8 @@ class RestApp:
         """Answers one request; whatever it holds, with JSON."""
         if scope["type"] != "http":
             return
-        exchange: Exchange | None = scope.get("extensions", {}).get(EXTENSION)
+        # Taken out: the exchange knows the scope, and what knows itself waits for the collector.
+        exchange: Exchange | None = scope.get("extensions", {}).pop(EXTENSION, None)
         connection = exchange.connection if exchange else None
         if connection is not None:
             connection.running = asyncio.current_task()
