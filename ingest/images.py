@@ -50,17 +50,14 @@ class NormalisedImage:
 
     Attributes:
         pixels: `uint8[height, width]`, or `[height, width, 3]` in colour.
-        kept: the file as it was received, when it can be used as it is; else None.
-        source_sha256: hex digest of the file as it was received.
-        pixel_sha256: hex digest of shape and decoded pixels: equal for equal pictures, whatever
-            their encoding.
+        source: the file as it was received.
+        plain: whether it can be used as it is.
         flags: what was done to it, e.g. `("16_bit_windowed",)`; empty for an untouched image.
     """
 
     pixels: NDArray[np.uint8]
-    kept: bytes | None
-    source_sha256: str
-    pixel_sha256: str
+    source: bytes
+    plain: bool
     flags: tuple[str, ...]
 
     @property
@@ -81,7 +78,18 @@ class NormalisedImage:
     @cached_property
     def data(self) -> bytes:
         """Encoded PNG or JPEG, 8 bits, no metadata. Encoded on first use: it costs most of all."""
-        return self.kept if self.kept is not None else _encode_png(self.pixels)
+        return self.source if self.plain else _encode_png(self.pixels)
+
+    @cached_property
+    def source_sha256(self) -> str:
+        """Hex digest of the file as it was received."""
+        return hashlib.sha256(self.source).hexdigest()
+
+    @cached_property
+    def pixel_sha256(self) -> str:
+        """Hex digest of shape and decoded pixels: equal for equal pictures, however encoded."""
+        shape = repr(self.pixels.shape).encode()
+        return hashlib.sha256(shape + self.pixels.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -128,16 +136,10 @@ def _normalise(data: bytes, limits: ImageLimits) -> NormalisedImage:
     pixels = np.asarray(normal)
     if pixels.min() == pixels.max():
         raise RefusedImageError("blank", f"Every pixel has the same value, {int(pixels.min())}.")
-    keep = plain and not flags and mode == normal.mode
-    if not (keep or flags):
+    plain = plain and not flags and mode == normal.mode
+    if not (plain or flags):
         flags.append("reencoded")
-    return NormalisedImage(
-        pixels=pixels,
-        kept=data if keep else None,
-        source_sha256=hashlib.sha256(data).hexdigest(),
-        pixel_sha256=hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
-        flags=tuple(flags),
-    )
+    return NormalisedImage(pixels, data, plain, tuple(flags))
 
 
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:

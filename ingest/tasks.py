@@ -103,7 +103,7 @@ def _inspect(task: dict[str, Any], draft: Path) -> None:
                     member.image,
                     result.source_sha256,
                     result.pixel_sha256,
-                    len(result.kept or b"") or result.pixels.nbytes // 2,
+                    len(result.source) if result.plain else result.pixels.nbytes // 2,
                     result.flags,
                 )
             out.write(json.dumps(asdict(row), sort_keys=True) + "\n")
