@@ -6,9 +6,10 @@ input, and failing that by its first byte: no PNG or JPEG begins as a serialized
 client that was written for TF Serving, where no name means `serving_default`, is understood too.
 """
 
-import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import pybase64
 
 from ingest.records import RecordError, decode_example
 from schema import features
@@ -145,7 +146,7 @@ def _decoded(value: Any, index: int, limits: Limits) -> bytes:
     if len(text) % 4:  # TF Serving takes base64 without its padding, too
         text += "=" * (-len(text) % 4)
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        return pybase64.b64decode(text, validate=True)
     except ValueError:
         raise _invalid(
             f"Instance {index} is not base64 (RFC 4648 §4, without line breaks)"
