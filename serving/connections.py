@@ -98,7 +98,6 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **keywords: Any):
         super().__init__(*arguments, **keywords)
         self.running: asyncio.Task[Any] | None = None
-        self._exchange = Exchange(self)
         self._in_headers = True
         self._header_bytes = 0
         self._header_timer: asyncio.TimerHandle | None = None
@@ -113,9 +112,10 @@ class Connection(HttpToolsProtocol):
             self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancels the work that nobody waits for any more."""
+        """Cancels the work that nobody waits for any more, and lets go of the last request."""
         self._stop_timer()
         super().connection_lost(exc)
+        self.cycle = self.scope = None  # type: ignore[assignment]  # both know this connection
         if self.running is not None:
             self.running.cancel()
 
@@ -133,8 +133,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Notes that headers have begun; their clock starts unless all are in the same packet."""
         super().on_message_begin()
-        self._exchange = Exchange(self)
-        self.scope["extensions"] = {EXTENSION: self._exchange}  # type: ignore
+        self.scope["extensions"] = {EXTENSION: Exchange(self)}  # type: ignore
         self._in_headers = True
 
     def on_headers_complete(self) -> None:
@@ -148,7 +147,7 @@ class Connection(HttpToolsProtocol):
             self._refuse_headers()
         else:
             super().on_headers_complete()
-            self._exchange.cycle = self.cycle
+            self.scope["extensions"][EXTENSION].cycle = self.cycle  # type: ignore
 
     def on_body(self, body: bytes) -> None:
         """Keeps a part of the body, unless the request was refused."""

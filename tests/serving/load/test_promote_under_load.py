@@ -74,6 +74,7 @@ class Clients:
         answers: version → how many.
         wrong: what went wrong, in words.
         newest: version → when its newest answer came.
+        latest: client → the version of its latest answer.
     """
 
     def __init__(self, port: int):
@@ -86,6 +87,7 @@ class Clients:
         self.answers: Counter[int] = Counter()
         self.wrong: list[str] = []
         self.newest: dict[int, float] = {}
+        self.latest: dict[int, int] = {}
         self.stop = False
 
     async def learn(self, version: int) -> None:
@@ -104,6 +106,7 @@ class Clients:
                     image = int(random.integers(len(self._bodies)))
                     status, version, row = await ask(where, self._bodies[image])
                     self._judge(status, version, row, image)
+                    self.latest[seed] = version
         except (OSError, asyncio.IncompleteReadError) as error:
             self.wrong.append(f"a connection was lost: {type(error).__name__} {error}")
 
@@ -144,6 +147,12 @@ class Clients:
                 await asyncio.sleep(0.001)
         return self.newest[version] - since
 
+    async def all_follow(self, version: int) -> None:
+        """Waits until no client waits for an answer that was asked of another version."""
+        async with asyncio.timeout(GIVE_UP_SECONDS):
+            while set(self.latest.values()) != {version}:
+                await asyncio.sleep(0.001)
+
 
 async def switched(
     port: int, switches: int, switch: Callable[[int], None]
@@ -160,10 +169,11 @@ async def switched(
         await asyncio.to_thread(switch, turn)
         version = 2 if turn % 2 == 0 else 1
         effects.append(await clients.follows(version, time.perf_counter()))
-        # Not only the first answer: whoever asks now is answered by it.
+        # Not only the first answer: whoever asks from now on is answered by it.
+        await clients.all_follow(version)
         before = clients.answers[3 - version]
         await clients.follows(version, time.perf_counter())
-        assert clients.answers[3 - version] - before <= CLIENTS
+        assert clients.answers[3 - version] == before
     clients.stop = True
     await asyncio.gather(*running)
     return clients, effects
