@@ -39,9 +39,12 @@ class Measurements:
         return statistics.median(self.by_round(name, connections, key).values())
 
     def ratio(self, one: tuple[str, int, str], other: tuple[str, int, str]) -> float:
-        """Median over rounds of a ratio within the round, so that the machine's drift cancels."""
+        """Median over the rounds that both were in of a ratio within the round.
+
+        So the machine's drift cancels, and a peer that died half-way is compared until then.
+        """
         above, below = self.by_round(*one), self.by_round(*other)
-        return statistics.median(above[turn] / below[turn] for turn in above)
+        return statistics.median(above[turn] / below[turn] for turn in above.keys() & below.keys())
 
 
 def text(document: dict[str, Any], *, markdown: bool, goals: bool) -> str:
