@@ -147,12 +147,14 @@ def test_ctrl_c_leaves_the_run_alone(cortexflow, kubeflow, spec, tmp_path, monke
 
 
 def test_a_wait_that_is_too_short_says_that_the_run_goes_on(cortexflow, kubeflow, spec, tmp_path):
-    text = tiny.waiting(tmp_path / "never")
+    signal = tmp_path / "go"
+    text = tiny.waiting(signal)
     answer = cortexflow(
         "submit", "quickstart", "--on", kubeflow, *spec(text), *FAST, "--timeout", "0"
     )
     assert answer.exit_code == 1
     assert "has not ended after 0 minutes. It goes on: cortexflow show" in answer.output
+    signal.touch()
 
 
 def _defaults(clock):
